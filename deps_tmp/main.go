@@ -1,0 +1,21 @@
+package main
+import (
+ _ "github.com/hashicorp/raft"
+ _ "github.com/hashicorp/raft-boltdb/v2"
+ _ "github.com/hashicorp/memberlist"
+ _ "github.com/vishvananda/netlink"
+ _ "github.com/vishvananda/netns"
+ _ "github.com/mdlayher/arp"
+ _ "github.com/mdlayher/packet"
+ _ "github.com/mdlayher/ndp"
+ _ "github.com/go-sql-driver/mysql"
+ _ "github.com/coreos/go-systemd/v22/dbus"
+ _ "github.com/coreos/go-systemd/v22/daemon"
+ _ "github.com/prometheus/client_golang/prometheus/promhttp"
+ _ "github.com/spf13/cobra"
+ _ "github.com/goccy/go-yaml"
+ _ "golang.org/x/sys/unix"
+ _ "github.com/hashicorp/go-hclog"
+ _ "github.com/google/nftables"
+)
+func main(){}
