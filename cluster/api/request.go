@@ -1,0 +1,88 @@
+package api
+
+import "encoding/json"
+
+// Paths of the API.
+const (
+	PathStatus     = "/v1/status"
+	PathBootstrap  = "/v1/bootstrap"
+	PathPromote    = "/v1/promote"
+	PathDemote     = "/v1/demote"
+	PathPause      = "/v1/pause"
+	PathResume     = "/v1/resume"
+	PathHistory    = "/v1/history"
+	PathIncidents  = "/v1/incidents/"  // + number
+	PathWhyNot     = "/v1/why-not/"    // + node id
+	PathOperations = "/v1/operations/" // + number, ?wait=10s
+	PathRPC        = "/rpc/"           // between nodes only
+)
+
+// HeaderForwardedBy carries the id of the node that passed a request on to the leader. A request that
+// carries it is never passed on again, so two nodes that name each other as leader cannot loop.
+const HeaderForwardedBy = "Highbase-Forwarded-By"
+
+// BootstrapRequest names the first primary (POST /v1/bootstrap). It works once in a cluster's life.
+type BootstrapRequest struct {
+	// Primary is the id of the first primary, "" for the node that is asked.
+	Primary string `json:"primary"`
+	Actor   string `json:"actor"`
+}
+
+// SwitchoverRequest asks for a planned change of the primary (POST /v1/promote with To set, POST
+// /v1/demote with or without From).
+type SwitchoverRequest struct {
+	// From is the primary that is to give up its role, "" for whoever has it.
+	From string `json:"from"`
+	// To is the node that is to take it over, "" for the best other candidate.
+	To string `json:"to"`
+	// Plan asks for the steps, the gates and the expected pause, and changes nothing.
+	Plan  bool   `json:"plan"`
+	Actor string `json:"actor"`
+}
+
+// PauseRequest forbids new operations (POST /v1/pause).
+type PauseRequest struct {
+	// ForSeconds is how long the pause lasts; 0 is until resumed.
+	ForSeconds int64  `json:"for_seconds"`
+	Why        string `json:"why"`
+	Actor      string `json:"actor"`
+}
+
+// ResumeRequest ends a pause (POST /v1/resume).
+type ResumeRequest struct {
+	Actor string `json:"actor"`
+}
+
+// History answers GET /v1/history: the incidents kept, newest first.
+type History struct {
+	Incidents []Incident `json:"incidents"`
+}
+
+// WhyNot answers GET /v1/why-not/{node}: every rule that was looked at for this node as a candidate.
+type WhyNot struct {
+	Node string `json:"node"`
+	// Eligible says that no rule refuses the node.
+	Eligible bool      `json:"eligible"`
+	Verdicts []Verdict `json:"verdicts"`
+}
+
+// ErrorBody is the body of every answer that is an error (status 400 and above without an outcome).
+type ErrorBody struct {
+	// Error says what is wrong in one sentence, How what to do about it.
+	Error string `json:"error"`
+	How   string `json:"how"`
+}
+
+// MarshalJSON writes every list as a list, never null.
+func (h History) MarshalJSON() ([]byte, error) {
+	type plain History
+	h.Incidents = list(h.Incidents)
+	return json.Marshal(plain(h))
+}
+
+// MarshalJSON writes every list as a list, never null.
+func (w WhyNot) MarshalJSON() ([]byte, error) {
+	type plain WhyNot
+	w.Verdicts = list(w.Verdicts)
+	return json.Marshal(plain(w))
+}
