@@ -1,0 +1,114 @@
+package httpd
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	asGauge   = prometheus.GaugeValue
+	asCounter = prometheus.CounterValue
+)
+
+// stateMetrics come from the applied Raft state: they agree on all nodes that have applied as much.
+func stateMetrics() []metric {
+	return []metric{
+		gauge("epoch", "Number of the current grant of the primary role; nodes that differ for long disagree.",
+			func(l Local) float64 { return float64(l.Epoch) }),
+		gauge("applied_index", "Last index of the Raft log applied on this node.",
+			func(l Local) float64 { return float64(l.AppliedIndex) }),
+		gauge("primary_since_timestamp_seconds", "When the current primary was promoted, 0 when there is none.",
+			func(l Local) float64 { return timestamp(l.PrimarySince) }),
+		stateSet("phase", "Phase of the replicated state, 1 for the current one.", "phase", phases,
+			func(l Local) string { return l.Phase }),
+		stateSet("mode", "What hbd does with its decisions, 1 for the current mode.", "mode", modes,
+			func(l Local) string { return l.Mode }),
+		gauge("sync_members", "Members of the committed sync set.", func(l Local) float64 { return float64(l.SyncMembers) }),
+		gauge("sync_acks_required", "Acknowledgements a commit needs before its client hears of it.",
+			func(l Local) float64 { return float64(l.SyncAcks) }),
+		gauge("sync_degraded", "1 while writes are acknowledged that only the primary holds.",
+			func(l Local) float64 { return bit(l.Degraded) }),
+		gauge("failures_tolerated", "How many more nodes may be lost, in the worst order, with the service staying up.",
+			func(l Local) float64 { return float64(l.FailuresTolerated) }),
+	}
+}
+
+// nodeMetrics are of this node alone.
+func nodeMetrics() []metric {
+	out := []metric{
+		family("node_info", "Who this node is; the value is always 1.", asGauge, []string{"node", "cluster_id", "kind"},
+			func(l Local, put func(float64, ...string)) { put(1, l.Node, l.ClusterID, l.Dialect) }),
+		stateSet("node_role", "Role of this node, 1 for the current one.", "role", roles, func(l Local) string { return l.Role }),
+		gauge("primary", "1 when this node has the primary role.", func(l Local) float64 { return bit(l.Role == roles[0]) }),
+		gauge("ready", "1 when this node can do its part, as /readyz says.", func(l Local) float64 { return bit(l.NotReady == "") }),
+		gauge("view_age_seconds", "Age of this node's view of itself.", func(l Local) float64 { return l.Age.Seconds() }),
+		gauge("lease_remaining_seconds", "What is left of this node's lease, 0 when it holds none.",
+			func(l Local) float64 { return max(l.LeaseRemaining.Seconds(), 0) }),
+		gauge("gate_open", "1 while the gate lets clients of the virtual addresses through.",
+			func(l Local) float64 { return bit(l.GateOpen) }),
+		gauge("gate_kernel", "1 when the kernel closes the gate by itself; 0 is a weaker guarantee.",
+			func(l Local) float64 { return bit(l.GateKernel) }),
+		perVIP("vip_held", "1 when the virtual address is on this node's interface.", asGauge, func(v VIP) float64 { return bit(v.Held) }),
+		perVIP("vip_open", "1 when this node answers clients of the virtual address.", asGauge, func(v VIP) float64 { return bit(v.Open) }),
+		perVIP("vip_conflicts_total", "Foreign claims of the virtual address seen.", asCounter, func(v VIP) float64 { return float64(v.Conflicts) }),
+		perVIP("vip_repairs_total", "Times the virtual address was missing and was put back.", asCounter, func(v VIP) float64 { return float64(v.Repairs) }),
+		perVIP("vip_announcements_total", "Announcements (ARP, NDP) sent for the virtual address.", asCounter, func(v VIP) float64 { return float64(v.Announcements) }),
+		gauge("raft_leader", "1 when this node is the Raft leader.", func(l Local) float64 { return bit(l.Raft.Leader) }),
+		gauge("raft_has_leader", "1 when this node knows a Raft leader.", func(l Local) float64 { return bit(l.Raft.HasLeader) }),
+		gauge("raft_voters", "Voters in the Raft configuration.", func(l Local) float64 { return float64(l.Raft.Voters) }),
+		family("raft_leader_changes_total", "Changes of the Raft leader seen since hbd started.", asCounter, nil,
+			func(l Local, put func(float64, ...string)) { put(float64(l.Raft.LeaderChanges)) }),
+		family("peer_reachable", "1 when the peer answers on the path.", asGauge, []string{"peer", "path"},
+			func(l Local, put func(float64, ...string)) {
+				for _, p := range l.Peers {
+					for path, up := range p.Paths {
+						put(bit(up), p.ID, path)
+					}
+				}
+			}),
+	}
+	return append(out, serverMetrics()...)
+}
+
+// serverMetrics are of this node's database server; a witness has none of them.
+func serverMetrics() []metric {
+	return []metric{
+		ofServer("server_up", "1 when the database server answers.", asGauge, func(l Local) float64 { return bit(l.Server.Up) }),
+		ofServer("server_restarts_total", "Starts of the database server by hbd since hbd started, the first one apart.", asCounter,
+			func(l Local) float64 { return float64(l.Server.Restarts) }),
+		ofServer("server_start_timestamp_seconds", "When the database server started, 0 while it is down.", asGauge,
+			func(l Local) float64 { return timestamp(l.Server.Started) }),
+		ofServer("commits_waiting", "Commits (groups of them) that wait for acknowledgements.", asGauge,
+			func(l Local) float64 { return float64(l.CommitsWaiting) }),
+		ofServer("replication_lag_seconds", "Age of the oldest transaction not applied here; NaN when unknown or not a replica.", asGauge,
+			func(l Local) float64 { return secondsOrNaN(l.Replication.Lag) }),
+		family("replication_running", "1 when the replication thread runs.", asGauge, []string{"thread"},
+			func(l Local, put func(float64, ...string)) {
+				if l.Server.Present {
+					put(bit(l.Replication.IO), "io")
+					put(bit(l.Replication.SQL), "sql")
+				}
+			}),
+	}
+}
+
+// operationMetrics are of the operations this node led.
+func operationMetrics() []metric {
+	return []metric{
+		family("operations_total", "Operations ended while this node led them.", asCounter, []string{"kind", "result"},
+			func(l Local, put func(float64, ...string)) {
+				for _, k := range kinds {
+					for _, e := range ends {
+						put(float64(l.Operations[OperationKey{Kind: k, Result: e}]), k, e)
+					}
+				}
+			}),
+		family("last_operation_phase_seconds", "How long each phase of the last operation took.", asGauge, []string{"phase"},
+			func(l Local, put func(float64, ...string)) {
+				for phase, d := range l.LastPhases {
+					put(d.Seconds(), phase)
+				}
+			}),
+		gauge("last_write_gap_seconds", "Write gap of the last operation, 0 when none was measured.",
+			func(l Local) float64 { return l.LastWriteGap.Seconds() }),
+	}
+}
