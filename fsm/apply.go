@@ -1,0 +1,217 @@
+package fsm
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Apply runs a committed command. It is total and deterministic. A command that does not fit the state is ErrRefused and changes nothing;
+// ErrUnknownCommand means that this program is too old and must stop.
+func Apply(s State, index uint64, c Command) (State, error) {
+	next := s.Clone()
+	var err error
+	switch {
+	case c.Bootstrap != nil:
+		err = next.applyBootstrap(*c.Bootstrap, c.At)
+	case !s.Bootstrapped():
+		err = refuse("%s before bootstrap", c.Name())
+	case c.Begin != nil:
+		err = next.applyBegin(*c.Begin, c.At)
+	case c.Fence != nil:
+		err = next.applyFence(*c.Fence, c.At)
+	case c.Promote != nil:
+		err = next.applyPromote(*c.Promote, c.At)
+	case c.Settle != nil:
+		err = next.applySettle(*c.Settle, c.At)
+	case c.Restart != nil:
+		err = next.applyRestart(*c.Restart, c.At)
+	case c.Restarted != nil:
+		err = next.applyRestarted(*c.Restarted, c.At)
+	case c.Switchover != nil:
+		err = next.applySwitchover(*c.Switchover, c.At)
+	case c.Release != nil:
+		err = next.applyRelease(*c.Release, c.At)
+	case c.Rollback != nil:
+		err = next.applyRollback(*c.Rollback, c.At)
+	case c.Recount != nil:
+		err = next.applyRecount(*c.Recount)
+	case c.SetPause != nil:
+		next.applyPause(*c.SetPause, c.At)
+	default:
+		return s, fmt.Errorf("%w: empty command", ErrUnknownCommand)
+	}
+	if err != nil {
+		return s, err
+	}
+	next.Index = index
+	if next.Op != nil && (s.Op == nil || s.Op.ID != next.Op.ID || s.Op.Step != next.Op.Step || s.Op.Attempt != next.Op.Attempt) {
+		next.Op.Index = index
+	}
+	return next, nil
+}
+
+func refuse(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrRefused}, args...)...)
+}
+
+func (s *State) applyBootstrap(c Bootstrap, at time.Time) error {
+	if s.Bootstrapped() {
+		return refuse("cluster %s exists already", s.ClusterID)
+	}
+	if err := c.Settings.Validate(); err != nil {
+		return refuse("settings: %w", err)
+	}
+	if c.ClusterID == "" || len(c.Members) == 0 {
+		return refuse("bootstrap needs a cluster id and members")
+	}
+	*s = State{Format: Format, ClusterID: c.ClusterID, Cluster: c.Cluster, Server: c.Server, Settings: c.Settings, LeaseMax: c.Settings.Lease,
+		Members: slices.Clone(c.Members), Epoch: 1, NextOperation: 1}
+	slices.SortFunc(s.Members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	m, ok := s.Member(c.Primary)
+	if !ok || m.Role != RoleData {
+		return refuse("primary %q is not a data node of the cluster", c.Primary)
+	}
+	s.newOperation(Operation{Kind: KindBootstrap, Step: StepPromoted, Epoch: 1, To: c.Primary, Actor: c.Actor, Cause: "cluster bootstrapped",
+		Fence: &Evidence{Kind: EvidenceNone, Detail: "the first epoch"}}, at)
+	s.Primary, s.Phase = c.Primary, PhasePromoting
+	s.Sync = SyncSet{Members: s.others(c.Primary), Acks: min(1, len(s.others(c.Primary)))}
+	s.Epochs = []EpochRecord{{Epoch: 1, Primary: c.Primary, Won: WonBootstrap}}
+	return nil
+}
+
+// others is every data node but one, none of them counted yet.
+func (s *State) others(id NodeID) []SyncMember {
+	var out []SyncMember
+	for _, n := range s.DataNodes() {
+		if n != id {
+			out = append(out, SyncMember{Node: n})
+		}
+	}
+	return out
+}
+
+func (s *State) applyBegin(c Begin, at time.Time) error {
+	if c.Kind != KindFailover && c.Kind != KindTakeover {
+		return refuse("begin of a %q", c.Kind)
+	}
+	if c.Epoch != s.Epoch {
+		return refuse("begin for epoch %d, the epoch is %d", c.Epoch, s.Epoch)
+	}
+	if c.OpID != s.opID() {
+		return refuse("begin supersedes operation %d, operation %d is running", c.OpID, s.opID())
+	}
+	if s.Primary == "" {
+		return refuse("epoch %d is fencing already", s.Epoch)
+	}
+	from := s.Primary
+	op := Operation{Kind: c.Kind, Step: StepBegun, Epoch: s.Epoch + 1, From: from, Actor: c.Actor, Cause: c.Cause}
+	if s.Op != nil {
+		op.Attempt = s.Op.Attempt + 1
+		op.Excluded = slices.Clone(s.Op.Excluded)
+		if s.Op.Kind == KindRestart {
+			op.Attempt = 0
+		}
+		s.closeOperation(OutcomeSuperseded, c.Cause, nil, at)
+	}
+	if c.Exclude != "" && !slices.Contains(op.Excluded, c.Exclude) {
+		op.Excluded = append(op.Excluded, c.Exclude)
+	}
+	s.Epoch++
+	s.Primary, s.Phase = "", PhaseFencing
+	s.newOperation(op, at)
+	return nil
+}
+
+func (s *State) applyFence(c Fence, at time.Time) error {
+	if err := s.expect(c.OpID, c.Epoch, StepBegun); err != nil {
+		return fmt.Errorf("fence: %w", err)
+	}
+	if c.Evidence.Node != s.Op.From {
+		return refuse("fence evidence is of %s, the old primary is %s", c.Evidence.Node, s.Op.From)
+	}
+	switch c.Evidence.Kind {
+	case EvidenceAgent, EvidenceLease, EvidenceHook:
+	default:
+		return refuse("fence evidence of kind %q", c.Evidence.Kind)
+	}
+	ev := c.Evidence
+	s.Op.Fence = &ev
+	s.enter(StepFenced, at, fmt.Sprintf("%s is fenced (%s): %s", ev.Node, ev.Kind, ev.Detail))
+	return nil
+}
+
+func (s *State) applyPromote(c Promote, at time.Time) error {
+	if err := s.mayPromote(c); err != nil {
+		return fmt.Errorf("promote: %w", err)
+	}
+	planned := s.Op.Kind.Planned()
+	oldEpoch := s.Epoch
+	if planned {
+		s.Epoch++
+	} else {
+		oldEpoch--
+	}
+	if s.Base == nil {
+		s.Base = &Base{Epoch: oldEpoch, Primary: s.Op.From, Sync: s.Sync}
+	}
+	s.Op.Epoch, s.Op.To, s.Op.Position, s.Op.Answers = s.Epoch, c.To, c.Position, slices.Clone(c.Answers)
+	if c.Release != nil {
+		s.Op.Fence = &Evidence{Kind: EvidenceRelease, Node: c.Release.Node, Detail: fmt.Sprintf("released epoch %d at %s", c.Release.Epoch, c.Release.Received)}
+	}
+	s.Sync = SyncSet{Members: slices.Clone(c.Members), Acks: c.Acks}
+	s.Primary, s.Phase = c.To, PhasePromoting
+	s.Epochs = append(s.Epochs, EpochRecord{Epoch: s.Epoch, Primary: c.To, Won: c.Won})
+	s.enter(StepPromoted, at, fmt.Sprintf("%s is primary of epoch %d, won by %s, must hold %s", c.To, s.Epoch, c.Won, orNone(c.Position)))
+	return nil
+}
+
+func (s *State) applySettle(c Settle, at time.Time) error {
+	if err := s.expect(c.OpID, c.Epoch, StepPromoted); err != nil {
+		return fmt.Errorf("settle: %w", err)
+	}
+	for i := range s.Epochs {
+		if s.Epochs[i].Epoch == c.Epoch {
+			s.Epochs[i].Settled = true
+		}
+	}
+	s.Base, s.Phase = nil, PhaseSteady
+	s.enter(s.Op.Step, at, fmt.Sprintf("barrier of epoch %d is acknowledged, %s serves", c.Epoch, s.Primary))
+	s.closeOperation(OutcomeDone, "", c.Phases, at)
+	return nil
+}
+
+func (s *State) applyRestart(c Restart, at time.Time) error {
+	if c.Epoch != s.Epoch || s.Primary == "" {
+		return refuse("restart for epoch %d, the epoch is %d", c.Epoch, s.Epoch)
+	}
+	if c.OpID != s.opID() || (s.Op != nil && s.Op.Kind != KindRestart) {
+		return refuse("restart continues operation %d, operation %d is running", c.OpID, s.opID())
+	}
+	s.Phase = PhaseRestarting
+	s.Restarts = append(slices.DeleteFunc(s.Restarts, func(t time.Time) bool { return at.Sub(t) > s.Settings.RestartWindow }), at)
+	if s.Op == nil {
+		s.newOperation(Operation{Kind: KindRestart, Step: StepRestart, Epoch: s.Epoch, From: s.Primary, To: s.Primary, Attempt: c.Attempt, Cause: c.Cause}, at)
+		return nil
+	}
+	s.Op.Attempt = c.Attempt
+	s.enter(StepRestart, at, fmt.Sprintf("attempt %d: %s", c.Attempt, c.Cause))
+	return nil
+}
+
+func (s *State) applyRestarted(c Restarted, at time.Time) error {
+	if err := s.expect(c.OpID, c.Epoch, StepRestart); err != nil {
+		return fmt.Errorf("restarted: %w", err)
+	}
+	s.Phase = PhaseSteady
+	s.closeOperation(OutcomeDone, "", c.Phases, at)
+	return nil
+}
+
+func (s *State) applyPause(c SetPause, at time.Time) {
+	s.Paused = nil
+	if c.Paused {
+		s.Paused = &Pause{By: c.By, Why: c.Why, Since: at}
+	}
+}

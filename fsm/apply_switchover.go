@@ -1,0 +1,147 @@
+package fsm
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+func (s *State) applySwitchover(c Switchover, at time.Time) error {
+	switch {
+	case !c.Kind.Planned():
+		return refuse("switchover of kind %q", c.Kind)
+	case c.Epoch != s.Epoch || c.From != s.Primary:
+		return refuse("switchover from %s at epoch %d, the primary is %s at epoch %d", c.From, c.Epoch, s.Primary, s.Epoch)
+	case s.Op != nil || s.Phase != PhaseSteady:
+		return refuse("operation %d is running", s.opID())
+	case s.Paused != nil && c.Kind == KindSwitchover:
+		return refuse("paused by %s: %s", s.Paused.By, s.Paused.Why)
+	case c.To == c.From:
+		return refuse("%s is the primary already", c.To)
+	}
+	if m, ok := s.Member(c.To); !ok || m.Role != RoleData {
+		return refuse("%q is not a data node of the cluster", c.To)
+	}
+	s.newOperation(Operation{Kind: c.Kind, Step: StepPrepared, Epoch: s.Epoch, From: c.From, To: c.To, Actor: c.Actor, Cause: c.Cause}, at)
+	return nil
+}
+
+func (s *State) applyRelease(c Release, at time.Time) error {
+	if err := s.expect(c.OpID, c.Epoch, StepPrepared); err != nil {
+		return fmt.Errorf("release: %w", err)
+	}
+	s.Phase = PhaseFencing
+	s.enter(StepReleasing, at, fmt.Sprintf("%s is asked to release epoch %d", s.Op.From, s.Epoch))
+	return nil
+}
+
+// applyRollback and applyPromote are compare-and-swaps on the same step: exactly one of them can commit (I4).
+func (s *State) applyRollback(c Rollback, at time.Time) error {
+	if s.Op == nil || s.Op.ID != c.OpID || s.Epoch != c.Epoch || (s.Op.Step != StepPrepared && s.Op.Step != StepReleasing) {
+		return refuse("rollback of operation %d at epoch %d: running is operation %d at epoch %d", c.OpID, c.Epoch, s.opID(), s.Epoch)
+	}
+	s.Phase = PhaseSteady
+	s.enter(s.Op.Step, at, "rolled back: "+c.Reason)
+	s.closeOperation(OutcomeRolledBack, c.Reason, nil, at)
+	return nil
+}
+
+func (s *State) applyRecount(c Recount) error {
+	if c.Epoch != s.Epoch || s.Primary == "" {
+		return refuse("recount for epoch %d, the epoch is %d", c.Epoch, s.Epoch)
+	}
+	for i := range s.Sync.Members {
+		if s.Sync.Members[i].Node == c.Node {
+			s.Sync.Members[i].Incarnation = c.Incarnation
+			return nil
+		}
+	}
+	return refuse("recount of %s, which is not in the sync set", c.Node)
+}
+
+// mayPromote is invariants I1 to I4 at the moment of the promote.
+func (s *State) mayPromote(c Promote) error {
+	if s.Op == nil || s.Op.ID != c.OpID || s.Epoch != c.Epoch {
+		return refuse("operation %d at epoch %d: running is operation %d at epoch %d", c.OpID, c.Epoch, s.opID(), s.Epoch)
+	}
+	m, ok := s.Member(c.To)
+	if !ok || m.Role != RoleData {
+		return refuse("%q is not a data node of the cluster", c.To)
+	}
+	for _, id := range s.DataNodes() {
+		if id != c.To && !slices.ContainsFunc(c.Members, func(sm SyncMember) bool { return sm.Node == id }) {
+			return refuse("the new sync set lacks %s", id)
+		}
+	}
+	if s.Op.Kind.Planned() {
+		switch {
+		case s.Op.Step != StepReleasing:
+			return refuse("switchover %d is at step %s", s.Op.ID, s.Op.Step)
+		case c.To != s.Op.To:
+			return refuse("switchover %d is to %s, not to %s", s.Op.ID, s.Op.To, c.To)
+		case c.Release == nil || c.Release.Node != s.Op.From || c.Release.Epoch != s.Epoch:
+			return refuse("no release of epoch %d by %s", s.Epoch, s.Op.From)
+		}
+		return nil
+	}
+	if s.Op.Step != StepFenced || s.Op.Fence == nil {
+		return refuse("operation %d is at step %s: the old primary %s is not fenced", s.Op.ID, s.Op.Step, s.Op.From)
+	}
+	won, err := counted(*s, c.Answers, c.To)
+	if err != nil {
+		return err
+	}
+	if won != c.Won {
+		return refuse("won by %s, not by %s", won, c.Won)
+	}
+	return nil
+}
+
+func (s *State) expect(opID, epoch uint64, step Step) error {
+	if s.Op == nil || s.Op.ID != opID || s.Op.Step != step || s.Epoch != epoch {
+		have := "none"
+		if s.Op != nil {
+			have = fmt.Sprintf("operation %d at step %s", s.Op.ID, s.Op.Step)
+		}
+		return refuse("wants operation %d at step %s of epoch %d; running is %s, epoch %d", opID, step, epoch, have, s.Epoch)
+	}
+	return nil
+}
+
+func (s *State) opID() uint64 {
+	if s.Op == nil {
+		return 0
+	}
+	return s.Op.ID
+}
+
+func (s *State) newOperation(op Operation, at time.Time) {
+	op.ID, op.Started = s.NextOperation, at
+	s.NextOperation++
+	op.Timeline = []TimelineEntry{{At: at, Step: op.Step, Text: op.Cause}}
+	s.Op = &op
+}
+
+func (s *State) enter(step Step, at time.Time, text string) {
+	s.Op.Step = step
+	if len(s.Op.Timeline) < maxTimeline {
+		s.Op.Timeline = append(s.Op.Timeline, TimelineEntry{At: at, Step: step, Text: text})
+	}
+}
+
+func (s *State) closeOperation(outcome Outcome, reason string, phases []PhaseTime, at time.Time) {
+	op := s.Op
+	s.Incidents = append(s.Incidents, Incident{ID: op.ID, Kind: op.Kind, From: op.From, To: op.To, Epoch: op.Epoch, Cause: op.Cause, Actor: op.Actor,
+		Started: op.Started, Ended: at, Outcome: outcome, Reason: reason, Fence: op.Fence, Phases: slices.Clone(phases), Timeline: op.Timeline})
+	if len(s.Incidents) > maxIncidents {
+		s.Incidents = slices.Clone(s.Incidents[len(s.Incidents)-maxIncidents:])
+	}
+	s.Op = nil
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "nothing yet"
+	}
+	return s
+}

@@ -1,0 +1,195 @@
+package fsm
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/highbase/highbase/fsm/gtid"
+)
+
+// valid keeps the answers that count for a set: given for the present epoch, by a member whose incarnation is the one the log knows.
+func valid(s State, set SyncSet, answers []Answer) []Answer {
+	var out []Answer
+	for _, a := range answers {
+		m, ok := set.Member(a.Node)
+		if ok && a.Epoch == s.Epoch && m.Incarnation != "" && m.Incarnation == a.Incarnation {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func answerOf(answers []Answer, id NodeID) (Answer, bool) {
+	i := slices.IndexFunc(answers, func(a Answer) bool { return a.Node == id })
+	if i < 0 {
+		return Answer{}, false
+	}
+	return answers[i], true
+}
+
+// lastGrant is the newest epoch that had a primary.
+func lastGrant(s State) EpochRecord {
+	if len(s.Epochs) == 0 {
+		return EpochRecord{}
+	}
+	return s.Epochs[len(s.Epochs)-1]
+}
+
+// counted is invariant I3: whether `to` may be promoted on these answers, and by which right. It judges counts and epochs only; that the
+// candidate holds the union of what was received is Elect's part.
+//
+// While the last grant is unsettled its set may have acknowledged nothing yet. So both sets must speak: enough of the new one, to know whether
+// its barrier was ever acknowledged; and if it was not, enough of the base.
+func counted(s State, answers []Answer, to NodeID) (Won, error) {
+	last := lastGrant(s)
+	if a, ok := answerOf(answers, to); ok && to == last.Primary && a.Own && a.Epoch == s.Epoch {
+		return WonOwn, nil
+	}
+	inSet := valid(s, s.Sync, answers)
+	if len(inSet) < s.Sync.Needed() {
+		return "", refuse("%d of %d sync members of epoch %d have answered, %d are needed", len(inSet), len(s.Sync.Members), last.Epoch, s.Sync.Needed())
+	}
+	if s.Base == nil {
+		if _, ok := answerOf(inSet, to); !ok {
+			return "", refuse("%s has not answered the freeze as a counted member", to)
+		}
+		return WonCount, nil
+	}
+	reached := slices.DeleteFunc(slices.Clone(inSet), func(a Answer) bool { return a.LastEpoch != last.Epoch })
+	if len(reached) > 0 {
+		if _, ok := answerOf(reached, to); !ok {
+			return "", refuse("%s lacks the barrier of epoch %d, which others hold", to, last.Epoch)
+		}
+		return WonCount, nil
+	}
+	if a, ok := answerOf(answers, to); ok && to == s.Base.Primary && a.Own && a.Epoch == s.Epoch {
+		return WonOwn, nil
+	}
+	inBase := valid(s, s.Base.Sync, answers)
+	if len(inBase) < s.Base.Sync.Needed() {
+		return "", refuse("epoch %d is not settled: %d of %d sync members of epoch %d have answered, %d are needed",
+			last.Epoch, len(inBase), len(s.Base.Sync.Members), s.Base.Epoch, s.Base.Sync.Needed())
+	}
+	if _, ok := answerOf(inBase, to); !ok {
+		return "", refuse("%s has not answered the freeze as a counted member", to)
+	}
+	return WonCount, nil
+}
+
+// Choice is who may be promoted, and on what.
+type Choice struct {
+	To       NodeID
+	Position string
+	Won      Won
+}
+
+// Elect chooses the candidate among those that answered the freeze. Each refusal is a verdict with its name. It stops and asks when positions
+// cannot be ordered.
+func Elect(s State, answers []Answer) (Choice, bool, []Verdict) {
+	var verdicts []Verdict
+	var able []Answer
+	var won = map[NodeID]Won{}
+	for _, a := range answers {
+		if v := refusedAsCandidate(s, a); v != nil {
+			verdicts = append(verdicts, *v)
+			continue
+		}
+		w, err := counted(s, answers, a.Node)
+		if err != nil {
+			verdicts = append(verdicts, Verdict{Rule: "candidate.count", Node: a.Node, Why: err.Error()})
+			continue
+		}
+		won[a.Node] = w
+		able = append(able, a)
+	}
+	if len(able) == 0 {
+		return Choice{}, false, verdicts
+	}
+	byCount := slices.DeleteFunc(slices.Clone(able), func(a Answer) bool { return won[a.Node] == WonOwn })
+	best, v := mostAdvanced(s, byCount, comparable(s, answers, won))
+	verdicts = append(verdicts, v...)
+	if best == nil {
+		// The old primary holds everything it ever acknowledged: its own right needs no comparison.
+		i := slices.IndexFunc(able, func(a Answer) bool { return won[a.Node] == WonOwn })
+		if i < 0 {
+			return Choice{}, false, verdicts
+		}
+		return Choice{To: able[i].Node, Position: "", Won: WonOwn}, true, append(verdicts, Verdict{Rule: "candidate.chosen", Node: able[i].Node, OK: true, Why: "the old primary, with its own data"})
+	}
+	return Choice{To: best.Node, Position: best.Received, Won: WonCount}, true, append(verdicts, Verdict{Rule: "candidate.chosen", Node: best.Node, OK: true,
+		Value: best.Received, Why: "holds everything that any counted member received"})
+}
+
+func refusedAsCandidate(s State, a Answer) *Verdict {
+	m, ok := s.Member(a.Node)
+	switch {
+	case !ok || m.Role != RoleData:
+		return &Verdict{Rule: "candidate.not-data", Node: a.Node, Why: "it has no database"}
+	case m.NeverPromote:
+		return &Verdict{Rule: "candidate.never-promote", Node: a.Node, Why: "never_promote is set"}
+	case a.Epoch != s.Epoch:
+		return &Verdict{Rule: "candidate.old-answer", Node: a.Node, Value: fmt.Sprint(a.Epoch), Threshold: fmt.Sprint(s.Epoch), Why: "its answer is of another epoch"}
+	case s.Op != nil && slices.Contains(s.Op.Excluded, a.Node):
+		return &Verdict{Rule: "candidate.excluded", Node: a.Node, Why: "it could not finish an earlier promotion of this incident"}
+	}
+	return nil
+}
+
+// comparable lists the answers whose receipts must all be within the candidate's: every counted one, of the newest barrier held if the last
+// grant is unsettled (an older branch may carry an unacknowledged tail).
+func comparable(s State, answers []Answer, won map[NodeID]Won) []Answer {
+	all := valid(s, s.Sync, answers)
+	if s.Base != nil {
+		all = append(all, valid(s, s.Base.Sync, answers)...)
+	}
+	newest := uint64(0)
+	if s.Base != nil {
+		for _, a := range all {
+			newest = max(newest, a.LastEpoch)
+		}
+		if newest < lastGrant(s).Epoch {
+			newest = 0
+		}
+	}
+	return slices.DeleteFunc(all, func(a Answer) bool { return won[a.Node] == WonOwn || a.LastEpoch < newest })
+}
+
+func mostAdvanced(s State, able, all []Answer) (*Answer, []Verdict) {
+	flavor := gtid.Flavor(s.Server)
+	sets := map[NodeID]gtid.Set{}
+	var verdicts []Verdict
+	for _, a := range append(slices.Clone(able), all...) {
+		set, err := gtid.Parse(flavor, a.Received)
+		if err != nil {
+			return nil, append(verdicts, Verdict{Rule: "candidate.position", Node: a.Node, Value: a.Received, Why: "its position cannot be read: " + err.Error()})
+		}
+		sets[a.Node] = set
+	}
+	var best *Answer
+	for i := range able {
+		a := &able[i]
+		missing := slices.IndexFunc(all, func(o Answer) bool { return !sets[a.Node].Contains(sets[o.Node]) })
+		if missing >= 0 {
+			verdicts = append(verdicts, Verdict{Rule: "candidate.behind", Node: a.Node, Value: a.Received, Threshold: all[missing].Received,
+				Why: fmt.Sprintf("%s received more", all[missing].Node)})
+			continue
+		}
+		if best == nil || preferred(s, *a, *best) {
+			best = a
+		}
+	}
+	if best == nil && len(able) > 1 {
+		verdicts = append(verdicts, Verdict{Rule: "candidate.incomparable", Why: "no candidate holds what all others received: a human must choose"})
+	}
+	return best, verdicts
+}
+
+// preferred breaks ties among equally advanced candidates: priority, then the order of the ids. There are no ties left.
+func preferred(s State, a, b Answer) bool {
+	ma, _ := s.Member(a.Node)
+	mb, _ := s.Member(b.Node)
+	if ma.Priority != mb.Priority {
+		return ma.Priority > mb.Priority
+	}
+	return a.Node < b.Node
+}

@@ -1,0 +1,184 @@
+package fsm
+
+import "fmt"
+
+// Decide runs on the Raft leader. It performs nothing. Rules are looked at in order; the first that matches acts, the others are not looked at,
+// except those marked Always.
+func Decide(s State, v View) Decision {
+	d := &deciding{s: s, v: v}
+	if !s.Bootstrapped() {
+		d.say("cluster.bootstrapped", "", false, "the cluster is not bootstrapped: run hbctl bootstrap")
+		return d.out
+	}
+	acted := false
+	for _, r := range decideRules {
+		if acted && !r.Always {
+			continue
+		}
+		if r.When(d) {
+			r.Do(d)
+			acted = acted || !r.Always
+		}
+	}
+	return d.out
+}
+
+// Rule is one row of the decision table.
+type Rule struct {
+	Code   string // stable name, shown to operators
+	Why    string // one sentence for a person
+	Always bool   // looked at even when an earlier rule has acted
+	When   func(*deciding) bool
+	Do     func(*deciding)
+}
+
+// Rules gives the decision table for printing.
+func Rules() []Rule { return decideRules }
+
+// decideRules is the table. Its order is its meaning: an operation in hand comes before anything new, the loss of a host before that of a service.
+var decideRules []Rule
+
+func init() {
+	decideRules = []Rule{
+		{Code: "promoting.settle", Why: "the new primary serves: its barrier was acknowledged", When: atStep(StepPromoted), Do: (*deciding).promoted},
+		{Code: "failover.fence", Why: "the old primary must be fenced before anybody is promoted", When: atStep(StepBegun), Do: (*deciding).begun},
+		{Code: "failover.promote", Why: "fenced: the best of the frozen members takes over", When: atStep(StepFenced), Do: (*deciding).fenced},
+		{Code: "primary.lost", Why: "a quorum reaches neither hbd nor mysqld of the primary", When: primaryLost, Do: (*deciding).takeover},
+		{Code: "primary.agent-lost", Why: "a quorum does not reach the primary's hbd and its lease has run out: its gate is closed", When: primaryAgentLost, Do: (*deciding).takeover},
+		{Code: "switchover.prepare", Why: "a planned change waits for its candidate to be close", When: atStep(StepPrepared), Do: (*deciding).prepared},
+		{Code: "switchover.release", Why: "the old primary lets go, the candidate catches up", When: atStep(StepReleasing), Do: (*deciding).releasing},
+		{Code: "restart.running", Why: "the service is being restarted in place", When: atStep(StepRestart), Do: (*deciding).restarting},
+		{Code: "service.down", Why: "the primary's host lives, its mysqld does not serve", When: serviceDown, Do: (*deciding).serviceLost},
+		{Code: "sync.recount", Why: "a member that has caught up counts again", Always: true, When: func(d *deciding) bool { return d.s.Primary != "" }, Do: (*deciding).recount},
+		{Code: "leader.placement", Why: "the Raft leader should not sit on the primary's host", Always: true, When: leaderMisplaced, Do: (*deciding).transfer},
+	}
+}
+
+type deciding struct {
+	s   State
+	v   View
+	out Decision
+}
+
+func (d *deciding) say(rule string, node NodeID, ok bool, format string, args ...any) {
+	d.out.Verdicts = append(d.out.Verdicts, Verdict{Rule: rule, Node: node, OK: ok, Why: fmt.Sprintf(format, args...)})
+}
+
+func (d *deciding) propose(c Command) {
+	c.At = d.v.Wall
+	d.out.Commands = append(d.out.Commands, c)
+}
+
+func (d *deciding) order(o Order) {
+	o.Epoch, o.Index, o.Step, o.OpID, o.From = d.s.Epoch, d.s.Op.Index, d.s.Op.Step, d.s.Op.ID, d.s.Op.From
+	d.out.Orders = append(d.out.Orders, o)
+}
+
+// paused refuses to begin anything new.
+func (d *deciding) paused(rule string) bool {
+	if d.s.Paused == nil {
+		return false
+	}
+	d.say("cluster.paused", d.s.Primary, false, "%s would act, but %s paused the cluster: %s", rule, d.s.Paused.By, d.s.Paused.Why)
+	return true
+}
+
+func atStep(step Step) func(*deciding) bool {
+	return func(d *deciding) bool { return d.s.Op != nil && d.s.Op.Step == step }
+}
+
+func primaryLost(d *deciding) bool { return d.s.Primary != "" && d.v.Node(d.s.Primary).Lost }
+
+// primaryAgentLost: hbd is out of reach but its mysqld is not, or not for certain. While its lease lives it may still serve, so it is looked at
+// again until the lease has run out and the grace after it. From then on its gate is closed by its own kernel and a takeover costs nothing.
+func primaryAgentLost(d *deciding) bool {
+	if d.s.Primary == "" || !d.v.Node(d.s.Primary).AgentLost {
+		return false
+	}
+	if d.v.Now < d.v.LeaseClear+d.s.Settings.AgentGrace {
+		d.say("primary.agent-lost", d.s.Primary, false, "%s; looking again until its lease has run out", d.v.Node(d.s.Primary).Reason)
+		return false
+	}
+	return true
+}
+
+func serviceDown(d *deciding) bool {
+	if d.s.Primary == "" || d.s.Op != nil || d.s.Phase != PhaseSteady || !d.v.Fresh(d.s, d.s.Primary) {
+		return false
+	}
+	st := d.v.Node(d.s.Primary).Obs.Server.State
+	return st == ServerDown || st == ServerHung
+}
+
+func leaderMisplaced(d *deciding) bool {
+	return d.s.Op == nil && d.s.Phase == PhaseSteady && d.s.Primary == d.v.Self && len(d.s.Members) > 1
+}
+
+func (d *deciding) transfer() {
+	for _, m := range d.s.Members {
+		if n := d.v.Node(m.ID); m.ID != d.v.Self && n.Health == HealthOK && n.Obs.Applied >= d.s.Index {
+			d.out.Transfer = m.ID
+			d.say("leader.placement", m.ID, true, "leadership goes from the primary's host to %s", m.ID)
+			return
+		}
+	}
+}
+
+// recount commits the incarnations that have been seen to hold everything the primary had.
+func (d *deciding) recount() {
+	for _, c := range d.v.CaughtUp {
+		if m, ok := d.s.Sync.Member(c.Node); ok && m.Incarnation != c.Incarnation {
+			d.propose(Command{Recount: &Recount{Epoch: d.s.Epoch, Node: c.Node, Incarnation: c.Incarnation}})
+		}
+	}
+}
+
+// winnable is F0: before an epoch is ended, could the freeze be answered by enough members? If not, the primary keeps its lease should it still
+// ask, and nothing is made worse.
+func (d *deciding) winnable(rule string) bool {
+	if d.s.Sync.Acks < 1 {
+		d.say(rule+".winnable", "", false, "no replica acknowledges: only the primary itself holds everything")
+		return false
+	}
+	var why []string
+	able := 0
+	for _, m := range d.s.Sync.Members {
+		if r := d.cannotAnswer(m); r != "" {
+			why = append(why, fmt.Sprintf("%s %s", m.Node, r))
+			continue
+		}
+		able++
+	}
+	if able < d.s.Sync.Needed() {
+		d.out.Verdicts = append(d.out.Verdicts, Verdict{Rule: "failover.count", Node: d.s.Primary, Value: fmt.Sprint(able), Threshold: fmt.Sprint(d.s.Sync.Needed()),
+			Why: fmt.Sprintf("%d of %d sync members could answer the freeze, %d are needed: %s", able, len(d.s.Sync.Members), d.s.Sync.Needed(), join(why))})
+		return false
+	}
+	return true
+}
+
+func (d *deciding) cannotAnswer(m SyncMember) string {
+	n := d.v.Node(m.Node)
+	switch {
+	case !d.v.Fresh(d.s, m.Node):
+		return "does not report"
+	case n.Lost || n.AgentLost:
+		return "is out of reach"
+	case n.Obs.Server.State != ServerUp:
+		return "has no running mysqld"
+	case m.Incarnation == "" || n.Obs.Incarnation != m.Incarnation:
+		return "has not caught up since it (re)joined"
+	}
+	return ""
+}
+
+func join(parts []string) string {
+	out := ""
+	for i, p := range parts {
+		if i > 0 {
+			out += "; "
+		}
+		out += p
+	}
+	return out
+}

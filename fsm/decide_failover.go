@@ -1,0 +1,170 @@
+package fsm
+
+import (
+	"fmt"
+	"slices"
+)
+
+// takeover begins the change of a primary whose host, link or hbd is lost.
+func (d *deciding) takeover() {
+	n := d.v.Node(d.s.Primary)
+	rule := "primary.lost"
+	if !n.Lost {
+		rule = "primary.agent-lost"
+	}
+	d.begin(KindTakeover, rule, n.Reason, "")
+}
+
+// begin ends the epoch, if the cluster is not paused and the freeze could be won.
+func (d *deciding) begin(kind Kind, rule, cause string, exclude NodeID) bool {
+	if (d.s.Op == nil || d.s.Op.Kind == KindRestart) && d.paused(rule) {
+		return false
+	}
+	if !d.winnable(rule) {
+		return false
+	}
+	d.say(rule, d.s.Primary, true, "%s: %s of %s begins", cause, kind, d.s.Primary)
+	c := Begin{Kind: kind, Epoch: d.s.Epoch, Cause: cause, Exclude: exclude}
+	if d.s.Op != nil {
+		c.OpID = d.s.Op.ID
+	}
+	d.propose(Command{Begin: &c})
+	return true
+}
+
+// begun: freeze and fence run side by side. What is proven first is committed first; nobody can be promoted before the fence is.
+func (d *deciding) begun() {
+	d.freeze()
+	if d.v.Fence != nil {
+		d.propose(Command{Fence: &Fence{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Evidence: *d.v.Fence}})
+		return
+	}
+	if d.v.Now >= d.v.LeaseClear {
+		d.propose(Command{Fence: &Fence{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Evidence: Evidence{Kind: EvidenceLease, Node: d.s.Op.From,
+			Detail: fmt.Sprintf("every lease of at most %v has run out, %d ppm of drift included", d.s.LeaseMax, d.s.Settings.DriftPPM)}}})
+		return
+	}
+	d.order(Order{Kind: OrderFence, Node: d.s.Op.From})
+	d.say("failover.fence", d.s.Op.From, false, "waiting for its hbd to report the fence, or %v for its lease to run out", (d.v.LeaseClear - d.v.Now).Round(1e6))
+}
+
+// fenced: promote as soon as enough have answered.
+func (d *deciding) fenced() {
+	choice, ok, verdicts := Elect(d.s, d.v.Answers)
+	d.out.Verdicts = append(d.out.Verdicts, verdicts...)
+	if !ok {
+		d.freeze()
+		d.say("failover.promote", "", false, "nobody can be promoted yet: %d answers so far", len(d.v.Answers))
+		return
+	}
+	d.propose(Command{Promote: &Promote{OpID: d.s.Op.ID, Epoch: d.s.Epoch, To: choice.To, Won: choice.Won, Position: choice.Position,
+		Answers: slices.Clone(d.v.Answers), Members: d.newSet(choice.To), Acks: d.s.ackCount()}})
+}
+
+// freeze asks every member of both sets, and the old primary, that has not answered yet. The old primary answers only if its data is its own;
+// it is a candidate like any other, and the only one that is safe without a count.
+func (d *deciding) freeze() {
+	drained := d.s.Base != nil
+	for _, id := range d.s.DataNodes() {
+		if _, ok := answerOf(d.v.Answers, id); !ok {
+			d.order(Order{Kind: OrderFreeze, Node: id, Drained: drained})
+		}
+	}
+}
+
+// newSet is every other data node. Those whose present incarnation answered count at once: they have forgotten nothing of the epoch that
+// begins. The others count when they have caught up.
+func (d *deciding) newSet(to NodeID) []SyncMember {
+	var out []SyncMember
+	for _, id := range d.s.DataNodes() {
+		if id == to {
+			continue
+		}
+		m := SyncMember{Node: id}
+		if a, ok := answerOf(d.v.Answers, id); ok && a.Epoch == d.s.Epoch && !a.Own {
+			if old, ok := d.s.Sync.Member(id); ok && old.Incarnation == a.Incarnation {
+				m.Incarnation = a.Incarnation
+			}
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// ackCount is W of the new set: one, or none in a cluster of one database.
+func (s State) ackCount() int { return min(1, len(s.DataNodes())-1) }
+
+// promoted: settle when the new primary serves; try another when it cannot finish.
+func (d *deciding) promoted() {
+	to := d.s.Primary
+	n := d.v.Node(to)
+	if d.v.Fresh(d.s, to) && n.Obs.Serving == d.s.Epoch && n.Obs.Epoch == d.s.Epoch {
+		d.propose(Command{Settle: &Settle{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Phases: n.Obs.Phases}})
+		return
+	}
+	if n.Lost {
+		d.begin(KindTakeover, "promoted.lost", fmt.Sprintf("%s was lost before it served epoch %d: %s", to, d.s.Epoch, n.Reason), to)
+		return
+	}
+	if d.v.Now-d.v.StepSince > d.s.Settings.PromoteTimeout && d.s.Op.Kind != KindBootstrap {
+		if d.begin(KindFailover, "promoted.stuck", fmt.Sprintf("%s could not serve epoch %d within %v: %s", to, d.s.Epoch, d.s.Settings.PromoteTimeout, n.Obs.Reason), to) {
+			return
+		}
+	}
+	d.say("promoting.wait", to, false, "waiting for %s to serve epoch %d: %s", to, d.s.Epoch, orNone(n.Obs.Reason))
+}
+
+// serviceLost: restart in place within the budget, else fail over; and if that could not be won, restart all the same.
+func (d *deciding) serviceLost() {
+	n := d.v.Node(d.s.Primary)
+	cause := fmt.Sprintf("mysqld on %s is %s: %s", d.s.Primary, n.Obs.Server.State, n.Obs.Server.Fault)
+	if d.paused("service.down") {
+		return
+	}
+	used := recentRestarts(d.s, d.v.Wall)
+	overBudget := used >= d.s.Settings.RestartAttempts
+	if d.s.Settings.OnServiceDown == OnServiceDownFailover || overBudget {
+		why := cause
+		if overBudget {
+			why = fmt.Sprintf("%s; the budget of %d restarts in %v is used up", cause, d.s.Settings.RestartAttempts, d.s.Settings.RestartWindow)
+		}
+		if d.begin(KindFailover, "service.down", why, "") {
+			return
+		}
+	}
+	d.say("service.restart", d.s.Primary, true, "%s: restart in place, attempt 1, %d of %d used in %v", cause, used, d.s.Settings.RestartAttempts, d.s.Settings.RestartWindow)
+	d.propose(Command{Restart: &Restart{Epoch: d.s.Epoch, Attempt: 1, Cause: cause}})
+}
+
+// retryPause keeps a service that cannot start, and cannot be failed over from, from being started in a tight loop.
+const retryPause = 5e9
+
+// restarting: done when it serves again; the next attempt or a failover when the start failed or took too long.
+func (d *deciding) restarting() {
+	n := d.v.Node(d.s.Primary)
+	fresh := d.v.Fresh(d.s, d.s.Primary)
+	if fresh && n.Obs.Serving == d.s.Epoch && n.Obs.ServedIndex >= d.s.Op.Index {
+		d.propose(Command{Restarted: &Restarted{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Phases: n.Obs.Phases}})
+		return
+	}
+	late := d.v.Now-d.v.StepSince > d.s.Settings.RestartTimeout
+	failed := fresh && n.Obs.FailedIndex >= d.s.Op.Index
+	if !late && !failed {
+		d.say("restart.wait", d.s.Primary, false, "waiting for attempt %d: %s", d.s.Op.Attempt, orNone(n.Obs.Reason))
+		return
+	}
+	cause := fmt.Sprintf("attempt %d failed: %s", d.s.Op.Attempt, n.Obs.FailedReason)
+	if late {
+		cause = fmt.Sprintf("attempt %d did not end within %v", d.s.Op.Attempt, d.s.Settings.RestartTimeout)
+	}
+	used := recentRestarts(d.s, d.v.Wall)
+	if used >= d.s.Settings.RestartAttempts {
+		if d.begin(KindFailover, "restart.budget", fmt.Sprintf("%s; the budget of %d restarts in %v is used up", cause, d.s.Settings.RestartAttempts, d.s.Settings.RestartWindow), "") {
+			return
+		}
+		if d.v.Now-d.v.StepSince < retryPause {
+			return
+		}
+	}
+	d.propose(Command{Restart: &Restart{Epoch: d.s.Epoch, OpID: d.s.Op.ID, Attempt: d.s.Op.Attempt + 1, Cause: cause}})
+}

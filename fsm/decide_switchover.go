@@ -1,0 +1,140 @@
+package fsm
+
+import (
+	"fmt"
+	"time"
+)
+
+// prepared: everything is checked while the old primary still serves. The pause begins only when the candidate is close.
+func (d *deciding) prepared() {
+	verdicts := SwitchoverGates(d.s, d.v, d.s.Op.To)
+	var refusal *Verdict
+	for i := range verdicts {
+		if !verdicts[i].OK {
+			refusal = &verdicts[i]
+			break
+		}
+	}
+	d.out.Verdicts = append(d.out.Verdicts, verdicts...)
+	if refusal == nil {
+		d.propose(Command{Release: &Release{OpID: d.s.Op.ID, Epoch: d.s.Epoch}})
+		return
+	}
+	if d.v.Now-d.v.StepSince > d.s.Settings.PrepareTimeout || d.v.Node(d.s.Op.To).Lost {
+		d.rollback(refusal.String())
+	}
+}
+
+// releasing: the old primary's release is the evidence that promote carries. Only the log decides between promote and rollback.
+func (d *deciding) releasing() {
+	op := d.s.Op
+	switch {
+	case d.v.Node(op.To).Lost:
+		d.rollback(fmt.Sprintf("candidate %s was lost: %s", op.To, d.v.Node(op.To).Reason))
+	case d.v.Now-d.v.StepSince > d.s.Settings.ReleaseTimeout:
+		d.rollback(fmt.Sprintf("not done within %v: released=%v, candidate at the position=%v %s", d.s.Settings.ReleaseTimeout, d.v.Release != nil, d.v.Reached, d.v.ReleaseError))
+	case d.v.Release == nil:
+		d.order(Order{Kind: OrderRelease, Node: op.From, To: op.To})
+	case !d.v.Reached:
+		d.order(Order{Kind: OrderAwait, Node: op.To, To: op.To, Position: d.v.Release.Received})
+	default:
+		d.propose(Command{Promote: &Promote{OpID: op.ID, Epoch: d.s.Epoch, To: op.To, Won: WonSwitchover, Position: d.v.Release.Received,
+			Release: d.v.Release, Members: d.switchedSet(), Acks: d.s.ackCount()}})
+	}
+}
+
+// switchedSet is every other data node. The old primary counts with the incarnation that released; the others keep theirs while it is unchanged.
+func (d *deciding) switchedSet() []SyncMember {
+	var out []SyncMember
+	for _, id := range d.s.DataNodes() {
+		switch {
+		case id == d.s.Op.To:
+		case id == d.s.Op.From:
+			out = append(out, SyncMember{Node: id, Incarnation: d.v.Release.Incarnation})
+		default:
+			m, _ := d.s.Sync.Member(id)
+			if !d.v.Fresh(d.s, id) || d.v.Node(id).Obs.Incarnation != m.Incarnation {
+				m.Incarnation = ""
+			}
+			m.Node = id
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+func (d *deciding) rollback(reason string) {
+	d.say("switchover.rollback", d.s.Op.To, true, "%s", reason)
+	d.propose(Command{Rollback: &Rollback{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Reason: reason}})
+}
+
+// SwitchoverGates judges whether the primary's role could go to a node now: one verdict for each gate, all of them, so that a plan can print them.
+func SwitchoverGates(s State, v View, to NodeID) []Verdict {
+	var out []Verdict
+	gate := func(rule string, ok bool, value, threshold, why string) {
+		if ok {
+			why = ""
+		}
+		out = append(out, Verdict{Rule: rule, Node: to, OK: ok, Value: value, Threshold: threshold, Why: why})
+	}
+	m, known := s.Member(to)
+	n := v.Node(to)
+	gate("candidate.known", known && m.Role == RoleData, string(to), "", "it is not a data node of the cluster")
+	gate("candidate.not-primary", to != s.Primary, string(s.Primary), "", "it is the primary already")
+	gate("candidate.never-promote", !m.NeverPromote, "", "", "never_promote is set")
+	gate("candidate.alive", v.Fresh(s, to) && !n.Lost && !n.AgentLost, string(n.Health), string(HealthOK), "its hbd does not report: "+n.Reason)
+	gate("candidate.server-up", n.Obs.Server.State == ServerUp, string(n.Obs.Server.State), string(ServerUp), "its mysqld does not serve")
+	gate("candidate.follows", n.Obs.Standing == StandingReplica, string(n.Obs.Standing), string(StandingReplica), "it does not follow the primary: "+n.Obs.Reason)
+	sm, _ := s.Sync.Member(to)
+	gate("candidate.in-sync", sm.Incarnation != "" && sm.Incarnation == n.Obs.Incarnation, sm.Incarnation, n.Obs.Incarnation, "it has not caught up since it (re)joined")
+	lag, lagOK := "unknown", false
+	if l := n.Obs.Server.Lag; l != nil {
+		d := time.Duration(*l * float64(time.Second))
+		lag, lagOK = d.String(), d <= s.Settings.MaxBehind
+	}
+	gate("candidate.lag", lagOK, lag, s.Settings.MaxBehind.String(), "it is too far behind: a switchover would stop writes for so long")
+	p := v.Node(s.Primary)
+	gate("primary.serving", s.Primary != "" && v.Fresh(s, s.Primary) && p.Obs.Serving == s.Epoch, fmt.Sprint(p.Obs.Serving), fmt.Sprint(s.Epoch), "the primary does not serve: it cannot release what it does not hold")
+	gate("barrier.acknowledgeable", otherReplica(s, v, to), "", "", "no other node could acknowledge the new primary's barrier")
+	return out
+}
+
+// otherReplica: with the old primary turned round there is always one, if it is alive.
+func otherReplica(s State, v View, to NodeID) bool {
+	if len(s.DataNodes()) < 2 {
+		return true
+	}
+	for _, id := range s.DataNodes() {
+		if id != to && v.Fresh(s, id) && v.Node(id).Obs.Server.State == ServerUp {
+			return true
+		}
+	}
+	return false
+}
+
+// BestCandidate is the node that a demote would promote: the first, by priority and id, that passes every gate.
+func BestCandidate(s State, v View, not NodeID) (NodeID, []Verdict) {
+	var best *Member
+	var refusals []Verdict
+	for i := range s.Members {
+		m := &s.Members[i]
+		if m.Role != RoleData || m.ID == not || m.ID == s.Primary {
+			continue
+		}
+		ok := true
+		for _, g := range SwitchoverGates(s, v, m.ID) {
+			if !g.OK {
+				ok = false
+				refusals = append(refusals, g)
+				break
+			}
+		}
+		if ok && (best == nil || m.Priority > best.Priority) {
+			best = m
+		}
+	}
+	if best == nil {
+		return "", refusals
+	}
+	return best.ID, refusals
+}

@@ -1,0 +1,185 @@
+package fsm
+
+// Local is what a node knows of itself: what it promised durably, what its lease, gate, address and mysqld are, and whether the state it has
+// applied is known to be recent.
+type Local struct {
+	Fresh        bool   // a leader has confirmed since this start of hbd that the applied state is recent
+	Held         uint64 // newest epoch in which this node may have been writable (durable)
+	Followed     uint64 // newest epoch whose primary it follows with verified data (durable)
+	Frozen       uint64 // it has promised to follow no source of an older epoch (durable)
+	ReleasedOp   uint64 // operation for which it released its epoch (durable)
+	Quarantine   string // why it keeps out, "" when it does not (durable)
+	LeaseEpoch   uint64
+	LeaseValid   bool
+	GateOpen     bool
+	VIPHeld      bool
+	OtherClaims  bool // another MAC has announced the VIP since this node closed its gate
+	OtherServes  bool // the primary of the present epoch reports that it serves
+	BarrierDone  bool // the barrier of the present epoch was written by this run of mysqld
+	Announced    bool // the VIP was announced since the gate opened
+	ServedIndex  uint64
+	FailedIndex  uint64 // index of the restart order whose start failed
+	Server       ServerStatus
+	FollowsRight bool // its source is the present primary
+	Blocked      bool // replication traffic with some node is blocked here
+	Leaving      bool // hbd is shutting down
+}
+
+// ActionKind is one thing a node does to itself.
+type ActionKind string
+
+// The actions. Each is idempotent, and each is checked against the newest accepted order again right before it takes effect.
+const (
+	ActCloseGate  ActionKind = "close_gate"  // clients of the VIP get resets from now on; their sockets are destroyed
+	ActSelfFence  ActionKind = "self_fence"  // make mysqld take no writes: read-only, or SIGKILL when commits wait
+	ActReleaseVIP ActionKind = "release_vip" // take the address off
+	ActStart      ActionKind = "start"       // start mysqld as it is
+	ActKill       ActionKind = "kill"        // SIGKILL a mysqld that hangs
+	ActStopFollow ActionKind = "stop_follow" // drain what was received, then stop being a replica
+	ActSourceSync ActionKind = "source_sync" // acknowledgements are needed from now on
+	ActBarrier    ActionKind = "barrier"     // write the epoch row and wait for its acknowledgement
+	ActOpen       ActionKind = "open"        // writable, gate open, VIP here and announced
+	ActFollow     ActionKind = "follow"      // replicate from the primary
+	ActReturn     ActionKind = "return"      // once primary: follow, rewind, or quarantine
+	ActUnblock    ActionKind = "unblock"     // let replication traffic pass again
+	ActNone       ActionKind = "none"        // wait; the row says for what
+)
+
+// ActionKinds lists every action, for the test that each has an executor.
+func ActionKinds() []ActionKind {
+	return []ActionKind{ActCloseGate, ActSelfFence, ActReleaseVIP, ActStart, ActKill, ActStopFollow, ActSourceSync, ActBarrier, ActOpen, ActFollow, ActReturn, ActUnblock, ActNone}
+}
+
+// Action is one thing to do, by whose right.
+type Action struct {
+	Kind   ActionKind
+	Epoch  uint64
+	Index  uint64 // log index of the state it was decided from: weakening actions need it applied, and it is
+	Target NodeID // follow, return: the primary
+	Rule   string // the row that ordered it
+	Why    string
+}
+
+// Row is one line of the local table.
+type Row struct {
+	Code    string
+	Why     string
+	When    func(*place) bool
+	Actions []ActionKind
+}
+
+// place is one node's situation with a few answers worked out.
+type place struct {
+	s    State
+	self NodeID
+	l    Local
+}
+
+func (p *place) isPrimary() bool { return p.s.Primary == p.self }
+
+// released: this node let go of its epoch in a switchover that the log has not rolled back yet.
+func (p *place) released() bool {
+	return p.s.Op != nil && p.s.Op.ID == p.l.ReleasedOp && p.s.Op.Kind.Planned() && p.s.Op.From == p.self
+}
+
+// mayServe is the right to serve, lease apart: invariant I7's first half.
+func (p *place) mayServe() bool {
+	return p.l.Fresh && p.isPrimary() && !p.released() && p.l.Frozen <= p.s.Epoch && p.l.Quarantine == ""
+}
+
+func (p *place) serverUp() bool   { return p.l.Server.State == ServerUp }
+func (p *place) tail() bool       { return p.l.Held > p.l.Followed }
+func (p *place) restarting() bool { return p.s.Op != nil && p.s.Op.Step == StepRestart }
+
+// mayOpen is invariant I7.
+func (p *place) mayOpen() bool {
+	return p.mayServe() && p.l.LeaseValid && p.l.LeaseEpoch == p.s.Epoch && p.l.BarrierDone && p.serverUp() && !p.l.Server.HasReplication && p.l.Server.SourceSync
+}
+
+// startHere: this restart's start has not failed yet.
+func (p *place) startDue() bool {
+	switch {
+	case p.restarting():
+		return p.l.FailedIndex < p.s.Op.Index
+	case p.s.Phase == PhasePromoting:
+		return true
+	}
+	return false
+}
+
+// guardRows come first and do not exclude the others: they only take away.
+var guardRows = []Row{
+	{"gate.no-right", "no valid lease, no barrier or no running mysqld: the gate is closed", func(p *place) bool { return p.l.GateOpen && !p.mayOpen() }, []ActionKind{ActCloseGate}},
+	{"server.no-right", "writable without a valid lease for the present epoch", func(p *place) bool {
+		return p.serverUp() && !p.l.Server.ReadOnly && !(p.mayServe() && p.l.LeaseValid && p.l.LeaseEpoch == p.s.Epoch)
+	}, []ActionKind{ActSelfFence}},
+	{"vip.let-go", "another node serves at the address", func(p *place) bool {
+		return p.l.VIPHeld && !p.isPrimary() && (p.l.OtherClaims || p.l.OtherServes || (p.s.Primary != "" && p.s.Phase == PhaseSteady) || p.l.Leaving)
+	}, []ActionKind{ActReleaseVIP}},
+}
+
+// rows is the local table: the first that matches decides.
+var rows = []Row{
+	{"node.quarantined", "kept out until a human has looked", func(p *place) bool { return p.l.Quarantine != "" }, []ActionKind{ActNone}},
+	{"node.not-fresh", "the applied state may be old: no leader has been heard since hbd started", func(p *place) bool { return !p.l.Fresh }, []ActionKind{ActNone}},
+	{"cluster.no-primary", "waiting for a primary to be named", func(p *place) bool { return p.s.Primary == "" }, []ActionKind{ActNone}},
+
+	{"primary.released", "this node let go of its epoch: only the log gives it back", func(p *place) bool { return p.isPrimary() && p.released() }, []ActionKind{ActNone}},
+	{"primary.hung", "mysqld hangs and its restart is committed", func(p *place) bool {
+		return p.isPrimary() && p.restarting() && p.l.Server.State == ServerHung && p.startDue()
+	}, []ActionKind{ActCloseGate, ActKill, ActStart}},
+	{"primary.start", "mysqld is down and its start is committed", func(p *place) bool { return p.isPrimary() && p.l.Server.State == ServerDown && p.startDue() }, []ActionKind{ActStart}},
+	{"primary.no-server", "mysqld does not serve: the leader decides on restart or failover", func(p *place) bool { return p.isPrimary() && !p.serverUp() }, []ActionKind{ActNone}},
+	{"primary.drain", "named primary while still a replica: drain, then stop following", func(p *place) bool { return p.isPrimary() && p.l.Server.HasReplication }, []ActionKind{ActStopFollow}},
+	{"primary.sync", "a commit must wait for its acknowledgement", func(p *place) bool { return p.isPrimary() && !p.l.Server.SourceSync }, []ActionKind{ActSourceSync}},
+	{"primary.no-lease", "waiting for the lease of the present epoch", func(p *place) bool { return p.isPrimary() && !(p.l.LeaseValid && p.l.LeaseEpoch == p.s.Epoch) }, []ActionKind{ActNone}},
+	{"primary.barrier", "nothing of this epoch may be read before its barrier is acknowledged", func(p *place) bool { return p.isPrimary() && !p.l.BarrierDone }, []ActionKind{ActBarrier}},
+	{"primary.open", "lease valid, barrier acknowledged: serve", func(p *place) bool {
+		return p.mayOpen() && (!p.l.GateOpen || !p.l.VIPHeld || p.l.Server.ReadOnly || !p.l.Announced || (p.s.Op != nil && p.l.ServedIndex < p.s.Op.Index && (p.restarting() || p.s.Op.Step == StepPromoted)))
+	}, []ActionKind{ActOpen}},
+	{"primary.unblock", "replicas may connect", func(p *place) bool { return p.isPrimary() && p.l.Blocked }, []ActionKind{ActUnblock}},
+	{"primary.serving", "serves", func(p *place) bool { return p.isPrimary() }, []ActionKind{ActNone}},
+
+	{"return.not-settled", "was primary; keeps every byte while no newer epoch is settled", func(p *place) bool { return p.tail() && p.s.Settled() <= p.l.Held }, []ActionKind{ActNone}},
+	{"return.decide", "was primary: compare with the settled primary, then follow, rewind or keep out", func(p *place) bool { return p.tail() && p.l.Server.State != ServerUnknown }, []ActionKind{ActReturn}},
+	{"replica.start", "mysqld is down on a replica", func(p *place) bool { return p.l.Server.State == ServerDown }, []ActionKind{ActStart}},
+	{"replica.hung", "mysqld hangs on a replica", func(p *place) bool { return p.l.Server.State == ServerHung }, []ActionKind{ActKill, ActStart}},
+	{"replica.unknown", "mysqld has not been looked at yet", func(p *place) bool { return !p.serverUp() }, []ActionKind{ActNone}},
+	{"replica.frozen", "has promised to follow no source of an older epoch", func(p *place) bool { return p.s.Epoch < p.l.Frozen }, []ActionKind{ActNone}},
+	{"replica.follow", "does not replicate from the primary with acknowledgements", func(p *place) bool {
+		sv := p.l.Server
+		return !p.l.FollowsRight || !sv.IORunning || !sv.SQLRunning || !sv.ReplicaSync || sv.SourceSync || p.l.Followed < p.s.Epoch
+	}, []ActionKind{ActFollow}},
+	{"replica.unblock", "follows the new primary: the old one's traffic may pass again", func(p *place) bool { return p.l.Blocked }, []ActionKind{ActUnblock}},
+	{"replica.following", "follows", func(*place) bool { return true }, []ActionKind{ActNone}},
+}
+
+// Rows gives both tables for printing, guards first.
+func Rows() []Row { return append(append([]Row{}, guardRows...), rows...) }
+
+// Reconcile runs on every node. It turns what is committed and what is seen here into local actions, in order. Self-fencing lives here, so it
+// works with no leader and no network.
+func Reconcile(s State, self NodeID, l Local) []Action {
+	if !s.Bootstrapped() {
+		return nil
+	}
+	p := &place{s: s, self: self, l: l}
+	var out []Action
+	add := func(r Row) {
+		for _, k := range r.Actions {
+			out = append(out, Action{Kind: k, Epoch: s.Epoch, Index: s.Index, Target: s.Primary, Rule: r.Code, Why: r.Why})
+		}
+	}
+	for _, r := range guardRows {
+		if r.When(p) {
+			add(r)
+		}
+	}
+	for _, r := range rows {
+		if r.When(p) {
+			add(r)
+			break
+		}
+	}
+	return out
+}
