@@ -42,7 +42,7 @@ func lastGrant(s State) EpochRecord {
 // its barrier was ever acknowledged; and if it was not, enough of the base.
 func counted(s State, answers []Answer, to NodeID) (Won, error) {
 	last := lastGrant(s)
-	if a, ok := answerOf(answers, to); ok && to == last.Primary && a.Own && a.Epoch == s.Epoch {
+	if a, ok := answerOf(answers, to); ok && to == last.Primary && a.Held == last.Epoch && a.Epoch == s.Epoch {
 		return WonOwn, nil
 	}
 	inSet := valid(s, s.Sync, answers)
@@ -62,7 +62,7 @@ func counted(s State, answers []Answer, to NodeID) (Won, error) {
 		}
 		return WonCount, nil
 	}
-	if a, ok := answerOf(answers, to); ok && to == s.Base.Primary && a.Own && a.Epoch == s.Epoch {
+	if a, ok := answerOf(answers, to); ok && to == s.Base.Primary && a.Held == s.Base.Epoch && a.Epoch == s.Epoch {
 		return WonOwn, nil
 	}
 	inBase := valid(s, s.Base.Sync, answers)
@@ -84,8 +84,9 @@ type Choice struct {
 }
 
 // Elect chooses the candidate among those that answered the freeze. Each refusal is a verdict with its name. It stops and asks when positions
-// cannot be ordered.
-func Elect(s State, answers []Answer) (Choice, bool, []Verdict) {
+// cannot be ordered. The old primary is chosen by its own right only when ownToo is set: its service or host has just failed, so the others
+// come first.
+func Elect(s State, answers []Answer, ownToo bool) (Choice, bool, []Verdict) {
 	var verdicts []Verdict
 	var able []Answer
 	var won = map[NodeID]Won{}
@@ -97,6 +98,10 @@ func Elect(s State, answers []Answer) (Choice, bool, []Verdict) {
 		w, err := counted(s, answers, a.Node)
 		if err != nil {
 			verdicts = append(verdicts, Verdict{Rule: "candidate.count", Node: a.Node, Why: err.Error()})
+			continue
+		}
+		if w == WonOwn && !ownToo {
+			verdicts = append(verdicts, Verdict{Rule: "candidate.own-later", Node: a.Node, Why: "the old primary may come back with its own data, once the others have had their time to answer"})
 			continue
 		}
 		won[a.Node] = w

@@ -50,7 +50,7 @@ func (d *deciding) begun() {
 
 // fenced: promote as soon as enough have answered.
 func (d *deciding) fenced() {
-	choice, ok, verdicts := Elect(d.s, d.v.Answers)
+	choice, ok, verdicts := Elect(d.s, d.v.Answers, d.v.Now-d.v.StepSince > d.s.Settings.OrderTimeout)
 	d.out.Verdicts = append(d.out.Verdicts, verdicts...)
 	if !ok {
 		d.freeze()
@@ -81,7 +81,7 @@ func (d *deciding) newSet(to NodeID) []SyncMember {
 			continue
 		}
 		m := SyncMember{Node: id}
-		if a, ok := answerOf(d.v.Answers, id); ok && a.Epoch == d.s.Epoch && !a.Own {
+		if a, ok := answerOf(d.v.Answers, id); ok && a.Epoch == d.s.Epoch && a.Held == 0 {
 			if old, ok := d.s.Sync.Member(id); ok && old.Incarnation == a.Incarnation {
 				m.Incarnation = a.Incarnation
 			}

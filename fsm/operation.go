@@ -66,7 +66,7 @@ type Answer struct {
 	Incarnation string `json:"incarnation"`
 	Received    string `json:"received"`   // position, in the server's own text form
 	LastEpoch   uint64 `json:"last_epoch"` // newest epoch row it holds
-	Own         bool   `json:"own"`        // it was the primary of the base epoch and its data is its own
+	Held        uint64 `json:"held"`       // epoch whose primary it was, with all its data still its own; 0 otherwise
 }
 
 // Operation is a running change. It lives in the log, so the next leader carries on where the last one stopped.

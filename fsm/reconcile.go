@@ -96,7 +96,7 @@ func (p *place) mayOpen() bool {
 	return p.mayServe() && p.l.LeaseValid && p.l.LeaseEpoch == p.s.Epoch && p.l.BarrierDone && p.serverUp() && !p.l.Server.HasReplication && p.l.Server.SourceSync
 }
 
-// startHere: this restart's start has not failed yet.
+// startDue: this restart's start has not failed yet.
 func (p *place) startDue() bool {
 	switch {
 	case p.restarting():
@@ -160,7 +160,7 @@ func Rows() []Row { return append(append([]Row{}, guardRows...), rows...) }
 // Reconcile runs on every node. It turns what is committed and what is seen here into local actions, in order. Self-fencing lives here, so it
 // works with no leader and no network.
 func Reconcile(s State, self NodeID, l Local) []Action {
-	if !s.Bootstrapped() {
+	if m, ok := s.Member(self); !ok || m.Role != RoleData {
 		return nil
 	}
 	p := &place{s: s, self: self, l: l}
