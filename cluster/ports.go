@@ -1,0 +1,115 @@
+package cluster
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/highbase/highbase/fsm"
+)
+
+// Prober tells what is true of this host's mysqld, and whether another's can be reached. Package probe implements it.
+type Prober interface {
+	// Server is the newest look at this host's mysqld, from memory; For says how long its state has lasted.
+	Server() fsm.ServerStatus
+	// Look takes a new look now, bounded by ctx, and returns it.
+	Look(ctx context.Context) fsm.ServerStatus
+	// Changed receives (capacity one, never blocking the prober) when the state may have changed: at once when mysqld dies.
+	Changed() <-chan struct{}
+	// Reach logs in to the mysqld at host:port and returns nil when it answered.
+	Reach(ctx context.Context, host string, port uint16) error
+	// Run keeps looking until ctx ends.
+	Run(ctx context.Context)
+}
+
+// Database changes this host's mysqld. Every method is bounded by its context and may be called again after any failure.
+type Database interface {
+	// SetReadOnly may hang behind a commit that waits for its acknowledgement; the caller has a next step.
+	SetReadOnly(ctx context.Context) error
+	// SetBarrierWritable lets only the manager's account write.
+	SetBarrierWritable(ctx context.Context) error
+	SetWritable(ctx context.Context) error
+	// SourceSync makes every commit wait for acks acknowledgements, without a time limit.
+	SourceSync(ctx context.Context, acks int) error
+	// Follow makes this server a read-only, acknowledging replica. It drains what was received before it leaves another source.
+	// forgot reports that received transactions may have been dropped.
+	Follow(ctx context.Context, host string, port uint16) (forgot bool, err error)
+	// Freeze stops receiving, and only receiving, and says what was received. sever destroys the connection to the source.
+	Freeze(ctx context.Context, sever func() error) (received string, err error)
+	// Drain returns when everything in position is applied.
+	Drain(ctx context.Context, position string) error
+	// StopReplication makes a drained replica a server of its own.
+	StopReplication(ctx context.Context) error
+	// WriteBarrier writes this epoch's row and returns when its commit is acknowledged.
+	WriteBarrier(ctx context.Context, epoch uint64, node string) (position string, err error)
+	// LastEpoch is the newest epoch row.
+	LastEpoch(ctx context.Context) (uint64, error)
+	// KillClients ends client connections that do not wait for an acknowledgement.
+	KillClients(ctx context.Context) (int, error)
+	// Position is everything executed here.
+	Position(ctx context.Context) (string, error)
+	// Contains tells whether this server's history holds position.
+	Contains(ctx context.Context, position string) (bool, error)
+	// PrepareRewind judges, with mysqld stopped or stopping for good, whether what this server has beyond position can be rolled back at its
+	// next start; it saves that tail to a file first. A refusal names the reason.
+	PrepareRewind(ctx context.Context, position string) (saved string, err error)
+	// FinishRewind is called after a start with rewind.
+	FinishRewind(ctx context.Context) error
+}
+
+// Service starts and stops this host's mysqld. Nothing else may.
+type Service interface {
+	// Start starts mysqld read-only and not replicating, and returns when it answers or ctx ends. rewind lets its recovery roll back what was
+	// only prepared: for this one start.
+	Start(ctx context.Context, rewind bool) error
+	// Stop is the clean stop: never while a commit may wait for an acknowledgement.
+	Stop(ctx context.Context) error
+	// Kill is SIGKILL, and returns when the process and its lock on the data directory are gone.
+	Kill(ctx context.Context) error
+}
+
+// Address tells where an address stands on this node.
+type Address struct {
+	IP            netip.Addr
+	Held          bool
+	Conflicts     uint64
+	Repairs       uint64
+	Announcements uint64
+}
+
+// Addresser owns the virtual addresses and the kernel's lease gate on this host. Package vip implements it. Instants are CLOCK_BOOTTIME.
+type Addresser interface {
+	// KernelGate is false when the gate rests on this process alone: a weaker guarantee.
+	KernelGate() bool
+	// Open lets clients through until deadline, and Renew extends a gate that is still open; neither revives one that has closed.
+	Open(deadline time.Duration) error
+	Renew(deadline time.Duration) error
+	Close() error
+	// Remaining is how long the gate stays open by itself.
+	Remaining() (time.Duration, error)
+	// SetHeld is the wanted state of the addresses: idempotent, repaired while held, announced on every change.
+	SetHeld(ctx context.Context, held bool) error
+	Announce()
+	// Insist repeats announcements quickly while an old holder may still be alive.
+	Insist(on bool)
+	// Sever destroys the clients' sockets at the addresses.
+	Sever() (int, error)
+	// SeverPeer destroys the sockets of replication traffic with a host.
+	SeverPeer(host netip.Addr) (int, error)
+	// Block answers replication traffic with a host by resets, both ways, until Unblock.
+	Block(host netip.Addr) error
+	Unblock(host netip.Addr) error
+	Blocked() ([]netip.Addr, error)
+	// Addresses tells where each address stands.
+	Addresses() []Address
+	// OnForeignClaim is called when another MAC claims an address.
+	OnForeignClaim(func(ip netip.Addr))
+	// Destroy takes everything off this host: clean stop only.
+	Destroy(ctx context.Context) error
+}
+
+// Fencer is the external fence, such as a power switch. It may be nil.
+type Fencer interface {
+	// Fence returns nil only when the node is certainly off.
+	Fence(ctx context.Context, node fsm.NodeID) error
+}
