@@ -1,0 +1,90 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/highbase/highbase/sandbox"
+)
+
+// stormTime is how long the storm blows; HIGHBASE_STORM overrides it (a Go duration).
+const stormTime = 60 * time.Second
+
+// TestStorm: the machine has four times more to do than it can, and its disk as well.
+// With the lan profile that is no reason to fail over.
+func TestStorm(t *testing.T) {
+	g := newGroup(t, sandbox.Options{Timing: "lan"})
+	g.run(t, "CPU oversubscribed and fsync storms", func(s *scenario) {
+		d := stormTime
+		if v := os.Getenv("HIGHBASE_STORM"); v != "" {
+			var err error
+			if d, err = time.ParseDuration(v); err != nil {
+				s.Fatalf("HIGHBASE_STORM: %v", err)
+			}
+		}
+		calm := storm(s.T, s.Facts.Dir)
+		defer calm()
+		end := s.load.Now() + d
+		for s.load.Now() < end {
+			s.writesGoOn()
+		}
+		calm()
+		s.nothingHappened()
+	})
+}
+
+// storm starts four busy processes for each core and two that write and fsync in dir;
+// the result ends them and may be called again.
+func storm(t *testing.T, dir string) (calm func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	calm = func() {
+		cancel()
+		running.Wait()
+	}
+	t.Cleanup(calm)
+	for range 4 * runtime.NumCPU() {
+		busy := exec.CommandContext(ctx, "sh", "-c", "while :; do :; done")
+		if err := busy.Start(); err != nil {
+			t.Fatal(err)
+		}
+		running.Go(func() { _ = busy.Wait() }) // it always ends by being killed
+	}
+	for i := range 2 {
+		path := filepath.Join(dir, fmt.Sprintf("storm%d", i))
+		running.Go(func() {
+			if err := fsyncStorm(ctx, path); err != nil {
+				t.Errorf("the storm on the disk: %v", err)
+			}
+		})
+	}
+	return calm
+}
+
+func fsyncStorm(ctx context.Context, path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(path)
+	defer f.Close()
+	block := make([]byte, 256<<10)
+	for n := int64(0); ctx.Err() == nil; n++ {
+		if _, err := f.WriteAt(block, n%64*int64(len(block))); err != nil {
+			return err
+		}
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,251 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+// table is where the workload writes. Each workload has a run number of its own, so
+// scenarios can share a cluster.
+const table = "ledger"
+
+const createTable = `CREATE TABLE IF NOT EXISTS ` + table + ` (
+	run BIGINT NOT NULL, writer INT NOT NULL, seq INT NOT NULL, server INT UNSIGNED NOT NULL,
+	PRIMARY KEY (run, writer, seq)) ENGINE=InnoDB`
+
+// Load says how the workload behaves. Zero values are replaced by defaults.
+type Load struct {
+	Writers int           // connections that write; 4
+	Pause   time.Duration // between two rows of one writer; 3 ms, so that the machine is not the limit
+	Connect time.Duration // bound of a connect; 200 ms, as a pool with a short timeout has
+	Answer  time.Duration // bound of a statement; 2 s
+}
+
+// Workload is clients at work: writers and one reader on the client host, all through
+// the virtual address.
+type Workload struct {
+	*Ledger
+	run    int64
+	config *mysql.Config
+	hosts  map[uint32]string
+	load   Load
+	stop   context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// StartWorkload creates the table and lets the clients loose until Stop.
+func (c *Cluster) StartWorkload(ctx context.Context, load Load) (*Workload, error) {
+	setDefault(&load.Writers, 4)
+	setDefault(&load.Pause, 3*time.Millisecond)
+	setDefault(&load.Connect, 200*time.Millisecond)
+	setDefault(&load.Answer, 2*time.Second)
+	w := &Workload{Ledger: NewLedger(), run: time.Now().UnixNano(), hosts: c.ids, load: load}
+	w.config = c.viaAddress(clientHost, load.Connect, load.Answer)
+	err := Await(ctx, "the workload's table", func(ctx context.Context) (bool, string) {
+		conn, err := connect(ctx, w.config)
+		if err != nil {
+			return false, err.Error()
+		}
+		defer conn.Close()
+		if _, err := conn.ExecContext(ctx, createTable); err != nil {
+			return false, err.Error()
+		}
+		return true, ""
+	})
+	if err != nil {
+		return nil, err
+	}
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	w.stop = stop
+	for i := 1; i <= load.Writers; i++ {
+		w.done.Go(func() { w.write(work, i) })
+	}
+	w.done.Go(func() { w.read(work) })
+	return w, nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Stop ends the clients; each finishes the statement in hand.
+func (w *Workload) Stop() {
+	w.stop()
+	w.done.Wait()
+}
+
+// viaAddress is a driver configuration for connections to the virtual address that
+// leave from inside a host.
+func (c *Cluster) viaAddress(host string, connect, answer time.Duration) *mysql.Config {
+	cfg := c.app.Clone()
+	cfg.Timeout, cfg.ReadTimeout, cfg.WriteTimeout = connect, answer, answer
+	cfg.InterpolateParams = true // one round trip for each statement
+	cfg.Logger = &mysql.NopLogger{}
+	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, connect)
+		defer cancel()
+		return c.Dial(ctx, host, network, addr)
+	}
+	return cfg
+}
+
+// connection is one session that is never silently replaced by another: database/sql
+// would retry, and a retried statement hides what became of the first.
+type connection struct {
+	*sql.Conn
+	db     *sql.DB
+	server uint32
+}
+
+func connect(ctx context.Context, cfg *mysql.Config) (*connection, error) {
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, err
+	}
+	db := sql.OpenDB(connector)
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	c := &connection{Conn: conn, db: db}
+	if err := conn.QueryRowContext(ctx, "SELECT @@global.server_id").Scan(&c.server); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("asking who answers: %w", err)
+	}
+	return c, nil
+}
+
+// Close drops the session; nothing is left to learn from an error here.
+func (c *connection) Close() {
+	_ = c.Conn.Close()
+	_ = c.db.Close()
+}
+
+// write inserts row after row until ctx ends, over a new connection after any error.
+func (w *Workload) write(ctx context.Context, writer int) {
+	var conn *connection
+	defer func() {
+		if conn != nil {
+			conn.Close()
+		}
+	}()
+	for seq := 1; ctx.Err() == nil; {
+		if conn == nil {
+			var err error
+			if conn, err = connect(ctx, w.config); err != nil {
+				conn = nil
+				pause(ctx, w.load.Pause)
+				continue
+			}
+		}
+		k := Key{writer, seq}
+		w.Begin(k, w.hosts[conn.server])
+		// Not ctx: a statement in hand is finished, or its row would be unknown at every stop.
+		_, err := conn.ExecContext(context.WithoutCancel(ctx), "INSERT INTO "+table+" VALUES (?, ?, ?, @@global.server_id)", w.run, writer, seq)
+		o, reason := judge(err)
+		w.End(k, o, reason)
+		if err != nil {
+			conn.Close()
+			conn = nil
+		}
+		seq++
+		pause(ctx, w.load.Pause)
+	}
+}
+
+// Error numbers of a server that gives up a statement which may have been committed:
+// a killed waiter of a semi-synchronous commit, a shutdown, a lost connection.
+var maybeCommitted = map[uint16]bool{1053: true, 1180: true, 1317: true, 1927: true, 3024: true, 1969: true}
+
+// judge tells what an INSERT's error says about its row.
+func judge(err error) (Outcome, string) {
+	var answer *mysql.MySQLError
+	switch {
+	case err == nil:
+		return Acked, ""
+	case errors.As(err, &answer) && !maybeCommitted[answer.Number]:
+		return Refused, err.Error()
+	case errors.Is(err, driver.ErrBadConn): // the driver's word for "nothing was sent"
+		return Refused, err.Error()
+	default:
+		return Unknown, err.Error()
+	}
+}
+
+// readWindow is how many of a writer's latest rows each read asks for.
+const readWindow = 200
+
+// read asks for each writer's latest rows in turn and notes what it is shown.
+func (w *Workload) read(ctx context.Context) {
+	var conn *connection
+	defer func() {
+		if conn != nil {
+			conn.Close()
+		}
+	}()
+	highest := map[int]int{}
+	for turn := 0; ctx.Err() == nil; turn++ {
+		if conn == nil {
+			var err error
+			if conn, err = connect(ctx, w.config); err != nil {
+				conn = nil
+				pause(ctx, w.load.Pause)
+				continue
+			}
+		}
+		writer := turn%w.load.Writers + 1
+		floor := max(0, highest[writer]-readWindow)
+		sent := w.Now()
+		seqs, err := w.rows(context.WithoutCancel(ctx), conn, writer, floor)
+		if err != nil {
+			conn.Close()
+			conn = nil
+			continue
+		}
+		w.Read(writer, floor, seqs, sent, w.hosts[conn.server])
+		for _, s := range seqs {
+			highest[writer] = max(highest[writer], s)
+		}
+		pause(ctx, 2*w.load.Pause)
+	}
+}
+
+func (w *Workload) rows(ctx context.Context, conn *connection, writer, floor int) ([]int, error) {
+	rows, err := conn.QueryContext(ctx, "SELECT seq FROM "+table+" WHERE run = ? AND writer = ? AND seq > ?", w.run, writer, floor)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var seqs []int
+	for rows.Next() {
+		var s int
+		if err := rows.Scan(&s); err != nil {
+			return nil, err
+		}
+		seqs = append(seqs, s)
+	}
+	return seqs, rows.Err()
+}
+
+// pause is a client's think time; it ends early with ctx.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
