@@ -99,7 +99,7 @@ func (d *deciding) promoted() {
 	to := d.s.Primary
 	n := d.v.Node(to)
 	if d.v.Fresh(d.s, to) && n.Obs.Serving == d.s.Epoch && n.Obs.Epoch == d.s.Epoch {
-		d.propose(Command{Settle: &Settle{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Phases: n.Obs.Phases}})
+		d.propose(Command{Settle: &Settle{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Phases: append(slices.Clone(d.v.Phases), n.Obs.Phases...)}})
 		return
 	}
 	if n.Lost {
@@ -144,7 +144,7 @@ func (d *deciding) restarting() {
 	n := d.v.Node(d.s.Primary)
 	fresh := d.v.Fresh(d.s, d.s.Primary)
 	if fresh && n.Obs.Serving == d.s.Epoch && n.Obs.ServedIndex >= d.s.Op.Index {
-		d.propose(Command{Restarted: &Restarted{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Phases: n.Obs.Phases}})
+		d.propose(Command{Restarted: &Restarted{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Phases: append(slices.Clone(d.v.Phases), n.Obs.Phases...)}})
 		return
 	}
 	late := d.v.Now-d.v.StepSince > d.s.Settings.RestartTimeout

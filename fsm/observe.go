@@ -121,6 +121,7 @@ type View struct {
 	Release      *Answer   // the old primary released the epoch
 	Reached      bool      // the switchover's candidate holds the released position
 	ReleaseError string
+	Phases       []PhaseTime  // how long the phases took that this leader led
 	CaughtUp     []SyncMember // incarnations seen to hold what the primary had after they were first seen
 }
 

@@ -87,6 +87,12 @@ func (p *place) mayServe() bool {
 	return p.l.Fresh && p.isPrimary() && !p.released() && p.l.Frozen <= p.s.Epoch && p.l.Quarantine == ""
 }
 
+// handedOver: the unsettled epoch was given by this node's own release, after which it had nothing that the new primary lacks. It may turn round
+// at once: the barrier may need its acknowledgement.
+func (p *place) handedOver() bool {
+	return p.s.Op != nil && p.s.Op.Step == StepPromoted && p.s.Op.Kind.Planned() && p.s.Op.ID == p.l.ReleasedOp
+}
+
 func (p *place) serverUp() bool   { return p.l.Server.State == ServerUp }
 func (p *place) tail() bool       { return p.l.Held > p.l.Followed }
 func (p *place) restarting() bool { return p.s.Op != nil && p.s.Op.Step == StepRestart }
@@ -109,9 +115,11 @@ func (p *place) startDue() bool {
 
 // guardRows come first and do not exclude the others: they only take away.
 var guardRows = []Row{
-	{"gate.no-right", "no valid lease, no barrier or no running mysqld: the gate is closed", func(p *place) bool { return p.l.GateOpen && !p.mayOpen() }, []ActionKind{ActCloseGate}},
+	{"gate.no-right", "no valid lease, no barrier or no running mysqld: the gate is closed", func(p *place) bool { return p.l.Fresh && p.l.GateOpen && !p.mayOpen() }, []ActionKind{ActCloseGate}},
 	{"server.no-right", "writable without a valid lease for the present epoch", func(p *place) bool {
-		return p.serverUp() && !p.l.Server.ReadOnly && !(p.mayServe() && p.l.LeaseValid && p.l.LeaseEpoch == p.s.Epoch)
+		// A restarted hbd leaves an open gate alone until it has heard from a leader: the kernel ends it in time.
+		adopted := !p.l.Fresh && p.l.GateOpen
+		return p.serverUp() && !p.l.Server.ReadOnly && !adopted && !(p.mayServe() && p.l.LeaseValid && p.l.LeaseEpoch == p.s.Epoch)
 	}, []ActionKind{ActSelfFence}},
 	{"vip.let-go", "another node serves at the address", func(p *place) bool {
 		return p.l.VIPHeld && !p.isPrimary() && (p.l.OtherClaims || p.l.OtherServes || (p.s.Primary != "" && p.s.Phase == PhaseSteady) || p.l.Leaving)
@@ -122,6 +130,9 @@ var guardRows = []Row{
 var rows = []Row{
 	{"node.quarantined", "kept out until a human has looked", func(p *place) bool { return p.l.Quarantine != "" }, []ActionKind{ActNone}},
 	{"node.not-fresh", "the applied state may be old: no leader has been heard since hbd started", func(p *place) bool { return !p.l.Fresh }, []ActionKind{ActNone}},
+	{"frozen.start", "mysqld is down on a replica whose answer is needed", func(p *place) bool {
+		return p.s.Primary == "" && !p.tail() && p.l.Server.State == ServerDown
+	}, []ActionKind{ActStart}},
 	{"cluster.no-primary", "waiting for a primary to be named", func(p *place) bool { return p.s.Primary == "" }, []ActionKind{ActNone}},
 
 	{"primary.released", "this node let go of its epoch: only the log gives it back", func(p *place) bool { return p.isPrimary() && p.released() }, []ActionKind{ActNone}},
@@ -140,7 +151,7 @@ var rows = []Row{
 	{"primary.unblock", "replicas may connect", func(p *place) bool { return p.isPrimary() && p.l.Blocked }, []ActionKind{ActUnblock}},
 	{"primary.serving", "serves", func(p *place) bool { return p.isPrimary() }, []ActionKind{ActNone}},
 
-	{"return.not-settled", "was primary; keeps every byte while no newer epoch is settled", func(p *place) bool { return p.tail() && p.s.Settled() <= p.l.Held }, []ActionKind{ActNone}},
+	{"return.not-settled", "was primary; keeps every byte while no newer epoch is settled", func(p *place) bool { return p.tail() && p.s.Settled() <= p.l.Held && !p.handedOver() }, []ActionKind{ActNone}},
 	{"return.decide", "was primary: compare with the settled primary, then follow, rewind or keep out", func(p *place) bool { return p.tail() && p.l.Server.State != ServerUnknown }, []ActionKind{ActReturn}},
 	{"replica.start", "mysqld is down on a replica", func(p *place) bool { return p.l.Server.State == ServerDown }, []ActionKind{ActStart}},
 	{"replica.hung", "mysqld hangs on a replica", func(p *place) bool { return p.l.Server.State == ServerHung }, []ActionKind{ActKill, ActStart}},
