@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/highbase/highbase/sandbox"
+)
+
+// sandboxPlace is which sandbox a verb means; every verb has these flags.
+type sandboxPlace struct{ name, dir string }
+
+func (p *sandboxPlace) open() (*sandbox.Sandbox, error) {
+	sb, err := sandbox.OpenIn(p.dir, p.name)
+	if errors.Is(err, sandbox.ErrNotUp) {
+		return nil, fmt.Errorf("%w; build it with hbctl sandbox up", err)
+	}
+	return sb, err
+}
+
+// newSandboxCommand returns `hbctl sandbox` with all its verbs.
+func newSandboxCommand() *cobra.Command {
+	var place sandboxPlace
+	cmd := &cobra.Command{
+		Use:   "sandbox",
+		Short: "A whole cluster on this machine, to try and to break",
+		Long: "Builds database hosts db1.., witnesses w1.. and a client as network namespaces on this machine, each with a\n" +
+			"real server and hbd, and breaks them on request. Works without root where user namespaces are allowed.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.PersistentFlags().StringVar(&place.name, "name", sandbox.DefaultName, "which sandbox")
+	cmd.PersistentFlags().StringVar(&place.dir, "dir", "", "directory that holds sandboxes (default: /var/lib/highbase/sandbox, without root below ~/.local/state)")
+	cmd.AddCommand(newSandboxUp(&place), newSandboxDown(&place), newSandboxStatus(&place), newSandboxExec(&place),
+		newSandboxFault(&place), newSandboxRun())
+	return cmd
+}
+
+// newSandboxRun is how the sandbox starts its own processes; see sandbox.RunChild.
+func newSandboxRun() *cobra.Command {
+	return &cobra.Command{
+		Use: "_run KIND ...", Hidden: true, Args: cobra.ArbitraryArgs, DisableFlagParsing: true,
+		Run: func(_ *cobra.Command, args []string) { os.Exit(sandbox.RunChild(args)) },
+	}
+}
+
+func newSandboxUp(place *sandboxPlace) *cobra.Command {
+	var o sandbox.Options
+	var diskSize string
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Build the sandbox and bootstrap its cluster",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := interruptible(cmd)
+			defer stop()
+			var err error
+			if o.DiskSize, err = parseSize(diskSize); err != nil {
+				return err
+			}
+			if o.Program, err = os.Executable(); err != nil {
+				return fmt.Errorf("finding this program: %w", err)
+			}
+			o.Name, o.Dir = place.name, place.dir
+			o.Progress = func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) }
+			sb, err := sandbox.Up(ctx, o)
+			if err != nil {
+				return err
+			}
+			return printTryThis(ctx, cmd.OutOrStdout(), place, sb, o.Bare)
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&o.Nodes, "nodes", 3, "database hosts, 1 to 9")
+	f.IntVar(&o.Witnesses, "witnesses", 0, "hosts with hbd and no server, 0 to 9")
+	f.StringVar(&o.Server, "server", "mariadb", "database server: mariadb")
+	f.StringVar(&o.ServerPath, "server-path", "", "directory with the server's programs (default: $PATH)")
+	f.StringVar(&o.Timing, "timing", "lan", "timing profile: lan or fast")
+	f.StringVar(&o.OnServiceDown, "on-service-down", "restart", "what a dead server means: restart or failover")
+	f.StringVar(&o.LogLevel, "log-level", "info", "hbd's log level: debug, info, warn or error")
+	f.BoolVar(&o.VIP6, "vip6", false, "an IPv6 VIP as well")
+	f.BoolVar(&o.Bare, "bare", false, "hosts with a server and no hbd; replication is not set up")
+	f.BoolVar(&o.NoBootstrap, "no-bootstrap", false, "start hbd but leave the cluster without a first primary")
+	f.StringVar(&diskSize, "disk-size", "", "memory disk of this size for each data directory, such as 300M; fill-disk needs it")
+	f.StringVar(&o.HBD, "hbd", "", "the hbd program (default: beside hbctl, else in $PATH)")
+	f.BoolVar(&o.KeepFailed, "keep", false, "leave the sandbox running if its bootstrap fails, to look at it")
+	return cmd
+}
+
+// parseSize reads a number of bytes with an optional suffix K, M or G (powers of 1024); "" is 0.
+func parseSize(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	number, shift := text, 0
+	for i, suffix := range []string{"K", "M", "G"} {
+		if cut, ok := strings.CutSuffix(strings.ToUpper(text), suffix); ok {
+			number, shift = cut, 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n <= 0 || n<<shift>>shift != n {
+		return 0, fmt.Errorf("%w: size %q: want a number with K, M or G, such as 300M", sandbox.ErrUsage, text)
+	}
+	return n << shift, nil
+}
+
+func printTryThis(ctx context.Context, out io.Writer, place *sandboxPlace, sb *sandbox.Sandbox, bare bool) error {
+	st, err := sb.Status(ctx)
+	if err != nil {
+		return err
+	}
+	verb := "hbctl sandbox"
+	if place.name != sandbox.DefaultName {
+		verb += " --name " + place.name
+	}
+	if place.dir != "" {
+		verb += " --dir " + place.dir
+	}
+	fmt.Fprintf(out, "sandbox %s is up in %s\n", st.Name, st.Dir)
+	try := []string{"exec client -- mariadb app        # an application, through the VIP", "exec client -- hbctl status",
+		"fault kill-host db1                # then look at the status again"}
+	if bare {
+		try = []string{"exec db1 -- mariadb                # root on the server of db1", "status", "fault cut db1"}
+	} else {
+		fmt.Fprintf(out, "VIP  %s (reachable on the sandbox's hosts)\nDSN  %s\n", st.VIP, st.DSN)
+	}
+	fmt.Fprintln(out, "Try:")
+	for _, line := range append(try, "down") {
+		fmt.Fprintf(out, "  %s %s\n", verb, line)
+	}
+	return nil
+}
+
+func newSandboxDown(place *sandboxPlace) *cobra.Command {
+	return &cobra.Command{
+		Use:   "down",
+		Short: "End the sandbox and remove everything of it",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			err := sandbox.Down(cmd.Context(), place.dir, place.name)
+			if errors.Is(err, sandbox.ErrNotUp) { // what was asked for is the case
+				fmt.Fprintln(cmd.ErrOrStderr(), err)
+				return nil
+			}
+			return err
+		},
+	}
+}
+
+func newSandboxStatus(place *sandboxPlace) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Hosts, addresses and processes of the sandbox",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			sb, err := place.open()
+			if err != nil {
+				return err
+			}
+			st, err := sb.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			switch output {
+			case "json":
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(st)
+			case "text":
+				return printSandbox(cmd.OutOrStdout(), st)
+			default:
+				return fmt.Errorf("%w: output %q: want text or json", sandbox.ErrUsage, output)
+			}
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	return cmd
+}
+
+func printSandbox(out io.Writer, st sandbox.Status) error {
+	fmt.Fprintf(out, "sandbox %s (%s) in %s\nVIP  %s %s\nDSN  %s\n", st.Name, st.Server, st.Dir, st.VIP, st.VIP6, st.DSN)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "HOST\tROLE\tSTATE\tADDRESS\tHBD\tMYSQLD\tLOG")
+	for _, h := range st.Hosts {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.Name, h.Role, h.State, h.Address, pidText(h.PIDs.HBD), pidText(h.PIDs.Mysqld), h.Log)
+	}
+	return w.Flush()
+}
+
+func pidText(pid int) string {
+	if pid == 0 {
+		return "-"
+	}
+	return strconv.Itoa(pid)
+}
+
+// interruptible is the command's context, ended by SIGINT and SIGTERM as well.
+func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+}

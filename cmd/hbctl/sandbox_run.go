@@ -1,0 +1,60 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/highbase/highbase/sandbox"
+)
+
+func newSandboxExec(place *sandboxPlace) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "exec HOST -- CMD [ARG...]",
+		Short: "Run a command on a host; its exit status is ours",
+		Args:  cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			sb, err := place.open()
+			if err != nil {
+				return err
+			}
+			ctx, stop := interruptible(cmd)
+			defer stop()
+			exit, err := sb.Exec(ctx, args[0], args[1:], os.Stdin, os.Stdout, os.Stderr)
+			if err != nil {
+				return err
+			}
+			if exit != 0 {
+				os.Exit(exit) // not an error of ours: the command has said what it had to say
+			}
+			return nil
+		},
+	}
+	cmd.Flags().SetInterspersed(false) // flags behind HOST are the command's, with or without --
+	return cmd
+}
+
+func newSandboxFault(place *sandboxPlace) *cobra.Command {
+	var verbs []string
+	var help strings.Builder
+	for _, f := range sandbox.Faults() {
+		verbs = append(verbs, f.Verb)
+		fmt.Fprintf(&help, "  %-26s %s\n", f.Verb+" "+f.Args, f.Help)
+	}
+	return &cobra.Command{
+		Use:       "fault VERB [ARG...]",
+		Short:     "Break something, or mend it",
+		Long:      "Breaks or mends one thing and returns when that has had its effect:\n\n" + help.String(),
+		Args:      cobra.MinimumNArgs(1),
+		ValidArgs: verbs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			sb, err := place.open()
+			if err != nil {
+				return err
+			}
+			return sb.Fault(cmd.Context(), args[0], args[1:]...)
+		},
+	}
+}
