@@ -5,10 +5,11 @@ package integration
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ func TestStorm(t *testing.T) {
 				s.Fatalf("HIGHBASE_STORM: %v", err)
 			}
 		}
-		calm := storm(s.T, s.Facts.Dir)
+		calm := s.storm()
 		defer calm()
 		end := s.load.Now() + d
 		for s.load.Now() < end {
@@ -42,28 +43,29 @@ func TestStorm(t *testing.T) {
 	})
 }
 
-// storm starts four busy processes for each core and two that write and fsync in dir;
-// the result ends them and may be called again.
-func storm(t *testing.T, dir string) (calm func()) {
+// storm starts four busy processes for each core and two that write and fsync in the
+// sandbox's directory; the result ends them and may be called again. The processes
+// live on the client host, so nothing outlives the sandbox.
+func (s *scenario) storm() (calm func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	calm = func() {
 		cancel()
 		running.Wait()
 	}
-	t.Cleanup(calm)
 	for range 4 * runtime.NumCPU() {
-		busy := exec.CommandContext(ctx, "sh", "-c", "while :; do :; done")
-		if err := busy.Start(); err != nil {
-			t.Fatal(err)
-		}
-		running.Go(func() { _ = busy.Wait() }) // it always ends by being killed
+		running.Go(func() {
+			_, err := s.Exec(ctx, clientHost, []string{"sh", "-c", "while :; do :; done"}, strings.NewReader(""), io.Discard, io.Discard)
+			if ctx.Err() == nil {
+				s.Errorf("a busy process ended early: %v", err)
+			}
+		})
 	}
 	for i := range 2 {
-		path := filepath.Join(dir, fmt.Sprintf("storm%d", i))
+		path := filepath.Join(s.Facts.Dir, fmt.Sprintf("storm%d", i))
 		running.Go(func() {
 			if err := fsyncStorm(ctx, path); err != nil {
-				t.Errorf("the storm on the disk: %v", err)
+				s.Errorf("the storm on the disk: %v", err)
 			}
 		})
 	}

@@ -1,0 +1,62 @@
+# Each target is one line a person would type. `make test` proves the whole thing,
+# `make demo` shows it; both install what is missing.
+
+STATICCHECK   = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME     ?= 10s
+VERSION      ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# The race detector needs a C compiler; without one the tests run without it.
+RACE = $(shell command -v gcc >/dev/null 2>&1 && echo -race)
+
+# Debian keeps the server and nft in sbin, which is not in everybody's PATH.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: build deps test unit integration race lint check fuzz demo bench clean
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/...
+
+deps:
+	@scripts/deps.sh
+
+test: deps build unit integration
+
+# One package at a time: several start servers and measure time.
+unit:
+	go test $(RACE) -p 1 ./...
+
+integration: deps build
+	HIGHBASE_REQUIRE=1 go test -tags integration -count=1 -timeout 25m -run '^Test[^B]' ./integration
+
+race:
+	go test -race -p 1 -count=1 ./...
+
+# Fast: what a commit must pass.
+check:
+	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
+	go vet ./...
+	go vet -tags integration ./integration
+	go mod tidy -diff
+	go run $(STATICCHECK) -tags integration ./...
+	go test -run 'TestImports|TestWrongEdges|TestFSM|TestImpurity|TestFiles|TestPackages' .
+
+lint:
+	go run $(GOLANGCI_LINT) run --build-tags integration ./...
+
+# Every fuzz target for FUZZTIME, starting from the kept corpora.
+fuzz:
+	@set -e; for pkg in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+demo: deps build
+	bin/hbctl sandbox demo
+
+bench: deps build
+	HIGHBASE_REQUIRE=1 HIGHBASE_BENCH=1 go test -tags integration -count=1 -timeout 60m -run '^TestBenchGaps$$' ./integration
+
+clean:
+	rm -rf bin
