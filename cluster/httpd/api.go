@@ -19,11 +19,11 @@ func (s *Server) newAPI() http.Handler {
 		mux.Handle(pattern, s.instrument(pattern, only(method, h)))
 	}
 	b := s.cfg.Backend
-	route(http.MethodPost, api.PathBootstrap, change(s, validBootstrap, b.Bootstrap))
-	route(http.MethodPost, api.PathPromote, change(s, validPromote, b.Switchover))
-	route(http.MethodPost, api.PathDemote, change(s, validDemote, b.Switchover))
-	route(http.MethodPost, api.PathPause, change(s, validPause, b.Pause))
-	route(http.MethodPost, api.PathResume, change(s, validResume, b.Resume))
+	route(http.MethodPost, api.PathBootstrap, change(s, true, validBootstrap, b.Bootstrap))
+	route(http.MethodPost, api.PathPromote, change(s, false, validPromote, b.Switchover))
+	route(http.MethodPost, api.PathDemote, change(s, false, validDemote, b.Switchover))
+	route(http.MethodPost, api.PathPause, change(s, false, validPause, b.Pause))
+	route(http.MethodPost, api.PathResume, change(s, false, validResume, b.Resume))
 
 	route(http.MethodGet, api.PathStatus, http.HandlerFunc(s.status))
 	route(http.MethodGet, api.PathHistory, http.HandlerFunc(s.history))

@@ -20,6 +20,7 @@ type Backend interface {
 	// The requests that change something. The error is for what is not an answer of a rule: one of the
 	// sentinels below (wrapped), or anything else, which is reported as an internal error.
 	// A Result may be OutcomeUnknown with an operation id as soon as the operation is committed.
+	// Bootstrap alone is also called on a node that knows no leader: it makes the first one.
 	Bootstrap(ctx context.Context, req api.BootstrapRequest) (api.Result, error)
 	Switchover(ctx context.Context, req api.SwitchoverRequest) (api.Result, error)
 	Pause(ctx context.Context, req api.PauseRequest) (api.Result, error)

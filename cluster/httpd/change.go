@@ -23,8 +23,10 @@ const (
 )
 
 // change handles a request that changes something: decode, check, hand to the leader or carry out.
-// T is the request; valid checks it and fills an empty actor.
-func change[T any](s *Server, valid func(req *T, who string) error, call func(context.Context, T) (api.Result, error)) http.Handler {
+// T is the request; valid checks it and fills an empty actor. leaderless lets this node carry it out
+// itself while no leader is known: bootstrap is what makes the first one.
+func change[T any](s *Server, leaderless bool, valid func(req *T, who string) error,
+	call func(context.Context, T) (api.Result, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var req T
 		if err := decodeBody(w, r, &req); err != nil {
@@ -38,7 +40,7 @@ func change[T any](s *Server, valid func(req *T, who string) error, call func(co
 		ctx, cancel := context.WithTimeout(r.Context(), operationTimeout)
 		defer cancel()
 		leader, self := s.cfg.Backend.LeaderAPI()
-		if !self {
+		if !self && (leader != "" || !leaderless) {
 			body, err := json.Marshal(req)
 			if err != nil {
 				s.writeBackendError(w, r, fmt.Errorf("encoding the request for the leader: %w", err))
