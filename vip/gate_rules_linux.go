@@ -1,0 +1,295 @@
+package vip
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Names of the sets. The open sets hold the lease: one element per address and one for the server's port,
+// all with the same timeout, renewed in one transaction.
+const (
+	setOpen4    = "open4"      // IPv4 addresses whose gate is open
+	setOpen6    = "open6"      // IPv6 addresses whose gate is open
+	setOpenPort = "open_port"  // the server's port while the lease lives: the lease even without addresses
+	setCovered  = "covered"    // the server's port while the gate covers the host's own addresses
+	setMember4  = "members4"   // hosts that pass a covered port
+	setMember6  = "members6"   //
+	setBlocked4 = "blocked4"   // hosts cut off from the server's ports
+	setBlocked6 = "blocked6"   //
+	setGuard    = "guard"      // single-use elements that bound how late a write may reach the kernel
+	chainIn     = "in"         // input hook
+	chainOut    = "out"        // output hook
+	chainARP    = "arp_out"    // ARP output hook
+	chainEgress = "egress"     // prefix of the egress chains, one per interface
+	reg         = uint32(1)    // the register every expression uses: 16 bytes
+	protoARP    = uint16(2054) // EtherTypes
+	protoIPv6   = uint16(34525)
+)
+
+// ruleset is everything the gate installs. It is built from the configuration alone, so two processes
+// with the same configuration agree on its fingerprint.
+type ruleset struct {
+	tables []table
+	hash   string // over all of it: a table with another hash is not ours to adopt
+}
+
+type table struct {
+	family byte
+	name   string
+	sets   []set
+	chains []chain
+}
+
+type set struct {
+	name    string
+	keyType uint32 // as the nft tool numbers types, so that it lists them readably
+	keyLen  uint32
+	timeout bool
+}
+
+type chain struct {
+	name     string
+	hook     uint32
+	priority int32
+	device   string // netdev family only
+	rules    [][]expr.Any
+}
+
+// Key types of the nft tool.
+const (
+	typeIPv4, typeIPv6, typeService, typeMark = 7, 8, 13, 19
+)
+
+var (
+	familyINet   = byte(unix.NFPROTO_INET)
+	familyARP    = byte(unix.NFPROTO_ARP)
+	familyNetdev = byte(unix.NFPROTO_NETDEV)
+)
+
+// buildRuleset describes the gate. Ports are the database ports that a block covers, the server's own
+// first. Without egress support the netdev table is left out.
+func buildRuleset(name string, addrs []Address, ports []uint16, egress bool) (ruleset, error) {
+	rs := ruleset{tables: []table{inetTable(name, addrs, ports), arpTable(name, addrs)}}
+	if egress && len(addrs) > 0 {
+		rs.tables = append(rs.tables, netdevTable(name, addrs))
+	}
+	h := sha256.New()
+	for _, t := range rs.tables {
+		fmt.Fprintf(h, "%d %s %+v\n", t.family, t.name, t.sets)
+		for _, c := range t.chains {
+			fmt.Fprintf(h, "%s %d %d %s\n", c.name, c.hook, c.priority, c.device)
+			for _, r := range c.rules {
+				b, err := marshalRule(t.family, r)
+				if err != nil {
+					return ruleset{}, err
+				}
+				h.Write(b)
+			}
+		}
+	}
+	rs.hash = hex.EncodeToString(h.Sum(nil)[:8])
+	return rs, nil
+}
+
+// marshalRule encodes the expressions of one rule as a list of attributes.
+func marshalRule(family byte, exprs []expr.Any) (attrs, error) {
+	var list attrs
+	for _, e := range exprs {
+		b, err := expr.Marshal(family, e)
+		if err != nil {
+			return nil, fmt.Errorf("encoding nftables expression %T: %w", e, err)
+		}
+		list = list.nest(unix.NFTA_LIST_ELEM, b)
+	}
+	return list, nil
+}
+
+func inetTable(name string, addrs []Address, ports []uint16) table {
+	t := table{family: familyINet, name: name, sets: []set{
+		{setOpen4, typeIPv4, 4, true}, {setOpen6, typeIPv6, 16, true}, {setOpenPort, typeService, 2, true},
+		{setCovered, typeService, 2, false}, {setMember4, typeIPv4, 4, false}, {setMember6, typeIPv6, 16, false},
+		{setBlocked4, typeIPv4, 4, false}, {setBlocked6, typeIPv6, 16, false}, {setGuard, typeMark, 4, true},
+	}}
+	// A reset only ends connections: it passes everywhere, first, or the gate's own resets would be
+	// stopped by its other chain.
+	reset := join(tcpReset(), verdict(expr.VerdictAccept))
+	in, out := [][]expr.Any{reset}, [][]expr.Any{reset}
+	for _, fam := range []ipFamily{ipv4, ipv6} {
+		for _, p := range ports {
+			for _, port := range [][]expr.Any{tcpPort(portDst, p), tcpPort(portSrc, p)} {
+				in = append(in, join(fam.match(), fam.inSet(fam.src, fam.blocked, false), port, reject()))
+				out = append(out, join(fam.match(), fam.inSet(fam.dst, fam.blocked, false), port, reject()))
+			}
+		}
+	}
+	for _, a := range addrs {
+		fam := familyOf(a.IP)
+		to := join(fam.match(), equal(fam.dst, a.IP.AsSlice()), fam.inSet(fam.dst, fam.open, true))
+		from := join(fam.match(), equal(fam.src, a.IP.AsSlice()), fam.inSet(fam.src, fam.open, true))
+		in = append(in, join(to, tcp(), reject()), join(to, verdict(expr.VerdictDrop)))
+		// A client on this host: its own packets would otherwise be dropped below, as they come from
+		// the address too. Only a host that has the address sends to it over the loopback.
+		out = append(out,
+			join(outputLoopback(), to, tcp(), reject()),
+			join(from, verdict(expr.VerdictDrop)))
+	}
+	for _, fam := range []ipFamily{ipv4, ipv6} {
+		in = append(in, join(fam.match(), tcp(), portDst.load(), lookup(setCovered, false),
+			lookup(setOpenPort, true), fam.inSet(fam.src, fam.member, true), reject()))
+	}
+	// Before connection tracking and address translation: what they do with a packet must not matter.
+	const raw = -300
+	t.chains = []chain{
+		{name: chainIn, hook: unix.NF_INET_LOCAL_IN, priority: raw, rules: in},
+		{name: chainOut, hook: unix.NF_INET_LOCAL_OUT, priority: raw, rules: out},
+	}
+	return t
+}
+
+// arpTable stops every ARP packet of the kernel's that has a closed address as its sender: a request
+// moves the neighbours' entries just as an answer does.
+func arpTable(name string, addrs []Address) table {
+	const hookARPOut = 1
+	t := table{family: familyARP, name: name, sets: []set{{setOpen4, typeIPv4, 4, true}}}
+	var rules [][]expr.Any
+	for _, a := range addrs {
+		if a.IP.Is4() {
+			rules = append(rules, join(equal(arpSender, a.IP.AsSlice()), lookup(setOpen4, true), verdict(expr.VerdictDrop)))
+		}
+	}
+	t.chains = []chain{{name: chainARP, hook: hookARPOut, rules: rules}}
+	return t
+}
+
+// netdevTable stops the same at the interface, where frames from packet sockets pass too, and the
+// neighbour discovery of IPv6.
+func netdevTable(name string, addrs []Address) table {
+	t := table{family: familyNetdev, name: name, sets: []set{{setOpen4, typeIPv4, 4, true}, {setOpen6, typeIPv6, 16, true}}}
+	byDevice := map[string]int{}
+	for _, a := range addrs {
+		i, ok := byDevice[a.Interface]
+		if !ok {
+			i = len(t.chains)
+			byDevice[a.Interface] = i
+			t.chains = append(t.chains, chain{
+				name: fmt.Sprintf("%s%d", chainEgress, i), hook: unix.NF_NETDEV_EGRESS, device: a.Interface,
+			})
+		}
+		t.chains[i].rules = append(t.chains[i].rules, egressRules(a.IP)...)
+	}
+	return t
+}
+
+func egressRules(ip netip.Addr) [][]expr.Any {
+	b, drop := ip.AsSlice(), verdict(expr.VerdictDrop)
+	if ip.Is4() {
+		return [][]expr.Any{join(etherType(protoARP), equal(arpSender, b), lookup(setOpen4, true), drop)}
+	}
+	closed := lookup(setOpen6, true)
+	nd := func(typ byte) []expr.Any {
+		return join(etherType(protoIPv6), equal(ip6NextHeader, []byte{unix.IPPROTO_ICMPV6}), equal(ndType, []byte{typ}))
+	}
+	return [][]expr.Any{
+		join(nd(ndSolicitation), equal(ipv6.src, b), closed, drop),
+		join(nd(ndAdvertisement), equal(ipv6.src, b), closed, drop),
+		join(nd(ndAdvertisement), equal(ndTarget, b), closed, drop),
+	}
+}
+
+// ipFamily holds what differs between the two IP versions.
+type ipFamily struct {
+	proto                 byte
+	src, dst              field
+	open, blocked, member string
+}
+
+var (
+	ipv4 = ipFamily{unix.NFPROTO_IPV4, field{expr.PayloadBaseNetworkHeader, 12, 4}, field{expr.PayloadBaseNetworkHeader, 16, 4}, setOpen4, setBlocked4, setMember4}
+	ipv6 = ipFamily{unix.NFPROTO_IPV6, field{expr.PayloadBaseNetworkHeader, 8, 16}, field{expr.PayloadBaseNetworkHeader, 24, 16}, setOpen6, setBlocked6, setMember6}
+)
+
+func familyOf(ip netip.Addr) ipFamily {
+	if ip.Is4() {
+		return ipv4
+	}
+	return ipv6
+}
+
+func (f ipFamily) match() []expr.Any { return meta(expr.MetaKeyNFPROTO, []byte{f.proto}) }
+
+func (f ipFamily) inSet(fd field, name string, invert bool) []expr.Any {
+	return join(fd.load(), lookup(name, invert))
+}
+
+// field is a place in a packet.
+type field struct {
+	base        expr.PayloadBase
+	offset, len uint32
+}
+
+var (
+	arpSender     = field{expr.PayloadBaseNetworkHeader, 14, 4} // after types, lengths, operation and sender MAC
+	ip6NextHeader = field{expr.PayloadBaseNetworkHeader, 6, 1}
+	ndType        = field{expr.PayloadBaseNetworkHeader, 40, 1} // neighbour discovery has no extension headers
+	ndTarget      = field{expr.PayloadBaseNetworkHeader, 48, 16}
+	portSrc       = field{expr.PayloadBaseTransportHeader, 0, 2}
+	portDst       = field{expr.PayloadBaseTransportHeader, 2, 2}
+	tcpFlags      = field{expr.PayloadBaseTransportHeader, 13, 1}
+)
+
+func (f field) load() []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: reg, Base: f.base, Offset: f.offset, Len: f.len}}
+}
+
+func equal(f field, want []byte) []expr.Any {
+	return join(f.load(), []expr.Any{&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: want}})
+}
+
+func meta(key expr.MetaKey, want []byte) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: key, Register: reg}, &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: want}}
+}
+
+func etherType(p uint16) []expr.Any {
+	return meta(expr.MetaKeyPROTOCOL, binary.BigEndian.AppendUint16(nil, p))
+}
+
+func outputLoopback() []expr.Any {
+	const arphrdLoopback = 772
+	return meta(expr.MetaKeyOIFTYPE, binary.NativeEndian.AppendUint16(nil, arphrdLoopback))
+}
+
+func tcp() []expr.Any { return meta(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_TCP}) }
+
+func tcpPort(f field, port uint16) []expr.Any {
+	return join(tcp(), equal(f, binary.BigEndian.AppendUint16(nil, port)))
+}
+
+// tcpReset matches packets with the RST flag set.
+func tcpReset() []expr.Any {
+	return join(tcp(), tcpFlags.load(), []expr.Any{
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{0x04}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: []byte{0}},
+	})
+}
+
+func lookup(set string, invert bool) []expr.Any {
+	return []expr.Any{&expr.Lookup{SourceRegister: reg, SetName: set, Invert: invert}}
+}
+
+func reject() []expr.Any { return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}} }
+
+func verdict(k expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: k}} }
+
+func join(parts ...[]expr.Any) []expr.Any {
+	var out []expr.Any
+	for _, p := range parts {
+		out = append(out, p...)
+	}
+	return out
+}

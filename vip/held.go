@@ -1,0 +1,161 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// SetHeld brings the host to the wanted state: addresses added and announced, or removed with their
+// connections severed. It is idempotent. Held addresses are looked after until they are no longer wanted,
+// also when this call returned an error for some of them. The gate is separate: an address that is held
+// behind a closed gate answers with resets and is not announced.
+func (m *Manager) SetHeld(ctx context.Context, held bool) error {
+	m.ops.Lock()
+	defer m.ops.Unlock()
+	m.mu.Lock()
+	was := m.held
+	if m.stopped {
+		m.mu.Unlock()
+		return ErrStopped
+	}
+	m.held = held
+	m.mu.Unlock()
+	defer m.wake()
+	if !held {
+		return m.letGo(ctx)
+	}
+	var errs []error
+	added := false
+	for _, a := range m.cfg.Addresses {
+		if err := ctx.Err(); err != nil {
+			errs = append(errs, fmt.Errorf("adding %s: %w", a.IP, err))
+			continue
+		}
+		link, err := m.links.read(a.Interface)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		added = added || !link.has(a.IP)
+		errs = append(errs, m.links.put(link.index, a.IP, m.cfg.AddressLifetime))
+	}
+	if added || !was {
+		m.startBurst()
+	}
+	return errors.Join(errs...)
+}
+
+// letGo removes the addresses and what is connected to them. The caller holds ops.
+func (m *Manager) letGo(ctx context.Context) error {
+	m.mu.Lock()
+	m.sched.stop()
+	m.sched.insist = false
+	m.owedDefence = false
+	m.mu.Unlock()
+	var errs []error
+	for _, a := range m.cfg.Addresses {
+		link, err := m.links.read(a.Interface)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if link.has(a.IP) {
+			errs = append(errs, m.links.remove(link.index, a.IP))
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return errors.Join(append(errs, fmt.Errorf("severing connections: %w", err))...)
+	}
+	_, err := m.Sever()
+	return errors.Join(append(errs, err)...)
+}
+
+// CleanUp removes what an earlier run left: addresses and their connections, with the gate closed. While
+// a lease is still alive it changes nothing and returns ErrGateOpen: the service may be in use.
+func (m *Manager) CleanUp(ctx context.Context) error {
+	m.ops.Lock()
+	defer m.ops.Unlock()
+	left, err := m.gate.remaining()
+	if err != nil {
+		return err
+	}
+	if left > 0 {
+		return fmt.Errorf("%w for %s", ErrGateOpen, left)
+	}
+	m.mu.Lock()
+	m.held = false
+	m.mu.Unlock()
+	return errors.Join(m.Close(), m.letGo(ctx))
+}
+
+// leaveBehind prolongs the addresses for as long as the gate may stay open without this process.
+func (m *Manager) leaveBehind() {
+	m.ops.Lock()
+	defer m.ops.Unlock()
+	m.mu.Lock()
+	held := m.held
+	m.mu.Unlock()
+	left, err := m.gate.remaining()
+	if !held || err != nil || left == 0 {
+		return // closed: the lifetimes that run already are enough
+	}
+	lifetime := max(m.cfg.AddressLifetime, left+time.Second)
+	for _, a := range m.cfg.Addresses {
+		if err := m.refresh(a, lifetime); err != nil {
+			m.log.Warn("prolonging an address before stopping failed", "address", a.IP, "err", err)
+		}
+	}
+}
+
+// refresh prolongs an address that is there.
+func (m *Manager) refresh(a Address, lifetime time.Duration) error {
+	link, err := m.links.read(a.Interface)
+	if err != nil {
+		return err
+	}
+	if !link.has(a.IP) {
+		return nil // the check for missing addresses deals with it
+	}
+	return m.links.put(link.index, a.IP, lifetime)
+}
+
+// Block answers all traffic on the database ports between this host and addr with resets, in both
+// directions, until Unblock, across restarts. Connections that exist end with their next packet; SeverPeer
+// ends them at once. Other traffic, such as the cluster's own, passes.
+func (m *Manager) Block(addr netip.Addr) error {
+	return m.changeBlocked(func(b []netip.Addr) []netip.Addr {
+		if slices.Contains(b, addr.Unmap()) {
+			return b
+		}
+		return append(b, addr.Unmap().WithZone(""))
+	})
+}
+
+// Unblock undoes Block. That addr is not blocked is success.
+func (m *Manager) Unblock(addr netip.Addr) error {
+	return m.changeBlocked(func(b []netip.Addr) []netip.Addr {
+		return slices.DeleteFunc(b, func(a netip.Addr) bool { return a == addr.Unmap().WithZone("") })
+	})
+}
+
+func (m *Manager) changeBlocked(change func([]netip.Addr) []netip.Addr) error {
+	m.ops.Lock()
+	defer m.ops.Unlock()
+	now, err := m.gate.blocked()
+	if err != nil {
+		return err
+	}
+	return m.gate.setBlocked(change(now))
+}
+
+// Blocked lists the blocked hosts as the kernel has them.
+func (m *Manager) Blocked() ([]netip.Addr, error) { return m.gate.blocked() }
+
+// CoverOwnPort puts the server's port on all of the host's addresses behind the gate too, loopback
+// included: while it is on, only members reach the port when the gate is closed. It is for a primary
+// without synchronous replicas, which must not take writes on any address after its lease.
+func (m *Manager) CoverOwnPort(on bool, members []netip.Addr) error { return m.gate.cover(on, members) }

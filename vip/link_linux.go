@@ -1,0 +1,112 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// links changes addresses over one rtnetlink socket of the namespace it was made in.
+type links struct{ h *netlink.Handle }
+
+// linkState is what the manager needs to know of an interface.
+type linkState struct {
+	index     int
+	mac       net.HardwareAddr
+	up        bool // administratively up and with a carrier
+	addresses []netip.Prefix
+}
+
+func newLinks() (*links, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("opening rtnetlink socket: %w", err)
+	}
+	return &links{h: h}, nil
+}
+
+func (l *links) close() { l.h.Close() }
+
+// find reads index, MAC and state of an interface.
+func (l *links) find(name string) (linkState, error) {
+	link, err := l.h.LinkByName(name)
+	if err != nil {
+		return linkState{}, fmt.Errorf("finding interface %s: %w", name, err)
+	}
+	a := link.Attrs()
+	// A veth or a dummy may report its state as unknown: only "down" kinds count as down.
+	down := a.OperState == netlink.OperDown || a.OperState == netlink.OperLowerLayerDown || a.OperState == netlink.OperNotPresent
+	return linkState{index: a.Index, mac: a.HardwareAddr, up: a.Flags&net.FlagUp != 0 && !down}, nil
+}
+
+// read is find with the addresses of the interface.
+func (l *links) read(name string) (linkState, error) {
+	st, err := l.find(name)
+	if err != nil {
+		return st, err
+	}
+	dummy := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: name, Index: st.index}}
+	list, err := l.h.AddrList(dummy, netlink.FAMILY_ALL)
+	if err != nil {
+		return st, fmt.Errorf("listing addresses of %s: %w", name, err)
+	}
+	for _, a := range list {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		if !ok {
+			continue
+		}
+		ones, _ := a.Mask.Size()
+		st.addresses = append(st.addresses, netip.PrefixFrom(ip.Unmap(), ones))
+	}
+	return st, nil
+}
+
+// has tells whether the interface carries ip as a host address.
+func (s linkState) has(ip netip.Addr) bool {
+	want := netip.PrefixFrom(ip, ip.BitLen())
+	for _, p := range s.addresses {
+		if p == want {
+			return true
+		}
+	}
+	return false
+}
+
+// put adds ip as a host address for lifetime, or prolongs it if it is there. The kernel removes the
+// address when the lifetime (whole seconds) has passed: a second barrier behind the gate.
+func (l *links) put(index int, ip netip.Addr, lifetime time.Duration) error {
+	a := hostAddr(ip)
+	a.ValidLft = int((lifetime + time.Second - 1) / time.Second)
+	// Preferred for no time: the host never picks it as the source of its own connections.
+	a.PreferedLft = 0
+	if ip.Is6() {
+		// Duplicate address detection would keep it silent for a second; Conflict has looked already.
+		a.Flags = unix.IFA_F_NODAD
+	} else {
+		a.Scope = unix.RT_SCOPE_UNIVERSE
+	}
+	dummy := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}
+	if err := l.h.AddrReplace(dummy, a); err != nil {
+		return fmt.Errorf("adding %s: %w", ip, err)
+	}
+	return nil
+}
+
+// remove deletes exactly ip as a host address; that it is absent is success.
+func (l *links) remove(index int, ip netip.Addr) error {
+	dummy := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}
+	err := l.h.AddrDel(dummy, hostAddr(ip))
+	if err == nil || errors.Is(err, unix.EADDRNOTAVAIL) {
+		return nil
+	}
+	return fmt.Errorf("removing %s: %w", ip, err)
+}
+
+func hostAddr(ip netip.Addr) *netlink.Addr {
+	return &netlink.Addr{IPNet: &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(ip.BitLen(), ip.BitLen())}}
+}
