@@ -1,0 +1,204 @@
+package mysqld
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Source is what a replica follows, and how to get there.
+type Source struct {
+	Host string
+	Port uint16
+	// Sever destroys the receiver's socket to the old source, as in Freeze;
+	// nil if there is nothing to destroy.
+	Sever func() error
+	// DiscardReceived drops what was received and is not applied instead of
+	// draining it. Only for a node that counts in no sync set, towards a source
+	// known to hold everything.
+	DiscardReceived bool
+}
+
+// FollowResult says what Follow had to do.
+type FollowResult struct {
+	// Repointed: the source was changed, or given for the first time.
+	Repointed bool
+	// GenerationChanged: the relay log was started anew, so that this replica
+	// counts in a sync set only after it has caught up and is committed anew.
+	GenerationChanged bool
+}
+
+// Follow makes the server a read-only replica of src. It is idempotent: called
+// on a replica that follows src it starts what does not run, applier first, and
+// changes nothing else. Otherwise it drains before it repoints: the applier must
+// run, the receiver alone is stopped, all that was received is applied, and
+// only then the applier is stopped and the source changed. Source semi-sync is
+// switched off first. Whether this replica's acknowledgements count is left as
+// it is: ReplicaSemiSync, called before, needs no extra restart of the receiver.
+//
+// It returns once the threads are started, not once they are connected. On
+// MariaDB the source must not be behind this server (error 1236 otherwise).
+// Errors: ErrApplierStopped and ErrRescue leave the relay log as it was.
+func (s *Server) Follow(ctx context.Context, src Source) (FollowResult, error) {
+	unlock, err := s.lockReplication(ctx)
+	if err != nil {
+		return FollowResult{}, err
+	}
+	defer unlock()
+	result, err := s.follow(ctx, src)
+	if err != nil {
+		return result, fmt.Errorf("following %s:%d: %w", src.Host, src.Port, err)
+	}
+	return result, nil
+}
+
+func (s *Server) follow(ctx context.Context, src Source) (FollowResult, error) {
+	st, err := s.Status(ctx)
+	if err != nil {
+		return FollowResult{}, err
+	}
+	if !st.ReadOnly {
+		if err := s.SetReadOnly(ctx); err != nil {
+			return FollowResult{}, err
+		}
+		if st, err = s.Status(ctx); err != nil {
+			return FollowResult{}, err
+		}
+	}
+	if err := s.disableSource(ctx, st); err != nil {
+		return FollowResult{}, err
+	}
+	if !st.HasReplication {
+		return s.repoint(ctx, src)
+	}
+	if src.DiscardReceived && !s.follows(st, src) {
+		return s.discard(ctx, src, st)
+	}
+	running, err := s.ensureApplier(ctx, st)
+	if err != nil {
+		return FollowResult{}, err
+	}
+	if running && s.follows(st, src) {
+		if st.IORunning != ThreadNo {
+			return FollowResult{}, nil
+		}
+		return FollowResult{}, execute(ctx, s.db, s.dialect.words().startReceiver)
+	}
+	return s.drainAndRepoint(ctx, src, st, running)
+}
+
+// follows reports whether st already is of a replica of src. One whose source
+// refuses its account needs the account anew.
+func (s *Server) follows(st Status, src Source) bool {
+	const accessDenied = 1045
+	return st.SourceHost == src.Host && st.SourcePort == src.Port && st.SourceByGTID && st.IOErrno != accessDenied
+}
+
+// drainAndRepoint leaves nothing received behind.
+func (s *Server) drainAndRepoint(ctx context.Context, src Source, st Status, running bool) (FollowResult, error) {
+	if running {
+		if st.IORunning != ThreadNo {
+			if err := s.stopReceiver(ctx, src.Sever); err != nil {
+				return FollowResult{}, err
+			}
+		}
+		frozen, err := s.Status(ctx)
+		if err != nil {
+			return FollowResult{}, err
+		}
+		if err := s.drain(ctx, frozen.Received); err != nil {
+			return FollowResult{}, err
+		}
+	}
+	return s.repoint(ctx, src)
+}
+
+// discard stops the receiver first all the same, so that nothing is
+// acknowledged that is then dropped.
+func (s *Server) discard(ctx context.Context, src Source, st Status) (FollowResult, error) {
+	if st.IORunning != ThreadNo {
+		if err := s.stopReceiver(ctx, src.Sever); err != nil {
+			return FollowResult{}, err
+		}
+	}
+	s.log.Warn("discarding what was received and not applied", "received", st.Received, "executed", st.Executed)
+	return s.repoint(ctx, src)
+}
+
+// repoint gives the source. The receiver is stopped and everything is applied.
+func (s *Server) repoint(ctx context.Context, src Source) (FollowResult, error) {
+	st, err := s.Status(ctx)
+	if err != nil {
+		return FollowResult{}, err
+	}
+	w := s.dialect.words()
+	if st.SQLRunning && st.SourceByGTID && s.dialect.repointsWhileApplying() {
+		statement, args := s.dialect.change(src, s.cfg, true)
+		if err := execArgs(ctx, s.db, statement, args...); err != nil {
+			return FollowResult{}, err
+		}
+		return FollowResult{Repointed: true}, execute(ctx, s.db, w.startReceiver)
+	}
+	result := FollowResult{GenerationChanged: true}
+	if st.SQLRunning {
+		if err := execute(ctx, s.db, w.stopApplier); err != nil {
+			return result, err
+		}
+	}
+	if st, err = s.Status(ctx); err != nil {
+		return result, err
+	}
+	if err := s.dialect.prepareFollow(ctx, s.db, st); err != nil {
+		return result, err
+	}
+	statement, args := s.dialect.change(src, s.cfg, false)
+	if err := execArgs(ctx, s.db, statement, args...); err != nil {
+		return result, err
+	}
+	result.Repointed = true
+	return result, execute(ctx, s.db, w.startApplier, w.startReceiver)
+}
+
+// drainSlice is how long one wait for the applier lasts before it is looked at
+// whether the applier still runs.
+const drainSlice = 500 * time.Millisecond
+
+// Drain waits until the executed position holds received, then frees what a
+// half-received transaction would keep locked (MySQL; its applier stops with an
+// error then). Errors: ErrApplierStopped if the applier stops on the way, ctx's
+// error at its end.
+func (s *Server) Drain(ctx context.Context, received string) error {
+	unlock, err := s.lockReplication(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.drain(ctx, received)
+}
+
+func (s *Server) drain(ctx context.Context, received string) error {
+	for {
+		applied, err := s.dialect.waitApplied(ctx, s.db, received, drainSlice)
+		if err != nil {
+			return fmt.Errorf("draining to %s: %w", received, err)
+		}
+		st, err := s.Status(ctx)
+		if err != nil {
+			return err
+		}
+		switch {
+		case applied && st.HasReplication && st.IORunning == ThreadNo:
+			return s.dialect.freeApplier(ctx, s.db)
+		case applied:
+			return nil
+		case !st.HasReplication:
+			holds, err := s.Contains(ctx, received)
+			if err != nil || holds {
+				return err
+			}
+			return fmt.Errorf("draining to %s: %w", received, ErrNoReplication)
+		case !st.SQLRunning:
+			return fmt.Errorf("draining to %s: %w: %d %s", received, ErrApplierStopped, st.SQLErrno, st.SQLError)
+		}
+	}
+}

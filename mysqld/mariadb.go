@@ -1,0 +1,207 @@
+package mysqld
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/highbase/highbase/fsm/gtid"
+)
+
+// mariadb speaks to MariaDB 10.6 and later.
+type mariadb struct{}
+
+var _ dialect = mariadb{}
+
+func (mariadb) flavor() gtid.Flavor { return gtid.MariaDB }
+
+func (mariadb) words() words {
+	return words{
+		startApplier:       "START SLAVE SQL_THREAD",
+		stopApplier:        "STOP SLAVE SQL_THREAD",
+		startReceiver:      "START SLAVE IO_THREAD",
+		stopReceiver:       "STOP SLAVE IO_THREAD",
+		forgetSource:       "RESET SLAVE ALL",
+		readOnly:           []string{"SET GLOBAL read_only=1"},
+		barrierWritable:    []string{"SET GLOBAL read_only=1"},
+		writable:           []string{"SET GLOBAL read_only=0"},
+		disableSource:      "SET GLOBAL rpl_semi_sync_master_enabled=0",
+		replicaSemiSyncOn:  "SET GLOBAL rpl_semi_sync_slave_enabled=1",
+		replicaSemiSyncOff: "SET GLOBAL rpl_semi_sync_slave_enabled=0",
+		kill:               "KILL CONNECTION ?",
+		bootArguments:      []string{"--read-only=ON", "--skip-slave-start=ON", "--rpl-semi-sync-slave-enabled=OFF"},
+		// It cuts whatever is only prepared, acknowledged or not: DESIGN 3.4.
+		rewindArguments: []string{"--init-rpl-role=SLAVE"},
+	}
+}
+
+const mariadbVariables = `SELECT @@global.version AS version, @@global.server_id AS server_id, @@global.gtid_domain_id AS gtid_domain_id,
+ @@global.datadir AS datadir, @@global.log_bin_index AS log_bin_index, @@global.read_only AS read_only,
+ @@global.gtid_binlog_pos AS gtid_binlog_pos, @@global.gtid_slave_pos AS gtid_slave_pos, @@global.gtid_strict_mode AS gtid_strict_mode,
+ @@global.log_bin AS log_bin, @@global.log_slave_updates AS log_slave_updates, @@global.binlog_format AS binlog_format,
+ @@global.sync_binlog AS sync_binlog, @@global.innodb_flush_log_at_trx_commit AS flush_log,
+ @@global.rpl_semi_sync_master_enabled AS source_enabled, @@global.rpl_semi_sync_slave_enabled AS replica_enabled,
+ @@global.rpl_semi_sync_master_timeout AS semi_sync_timeout, @@global.rpl_semi_sync_master_wait_no_slave AS wait_no_replica,
+ @@global.rpl_semi_sync_master_wait_point AS wait_point`
+
+const mariadbCounters = `SHOW GLOBAL STATUS WHERE Variable_name IN ('Uptime','Rpl_semi_sync_master_status','Rpl_semi_sync_master_clients',
+ 'Rpl_semi_sync_master_wait_sessions','Rpl_semi_sync_slave_status')`
+
+// mariadbThreads numbers the two replication threads.
+const mariadbThreads = `SELECT ID, COMMAND FROM information_schema.PROCESSLIST WHERE USER='system user' AND COMMAND IN ('Slave_IO','Slave_SQL')`
+
+func (m mariadb) readStatus(ctx context.Context, q querier, st *Status) (time.Duration, error) {
+	v, err := row(ctx, q, mariadbVariables)
+	if err != nil {
+		return 0, err
+	}
+	counters, err := named(ctx, q, mariadbCounters)
+	if err != nil {
+		return 0, err
+	}
+	st.Version = v["version"]
+	st.ServerID, st.GTIDDomain = uint32(v.number("server_id")), uint32(v.number("gtid_domain_id"))
+	st.DataDir, st.BinlogIndex = v["datadir"], v["log_bin_index"]
+	st.ReadOnly = v.yes("read_only")
+	st.Executed = joinMariaDB(v["gtid_binlog_pos"], v["gtid_slave_pos"])
+	st.LogBin, st.LogReplicaUpdates, st.BinlogFormat = v.yes("log_bin"), v.yes("log_slave_updates"), v["binlog_format"]
+	st.GTIDStrict = v.yes("gtid_strict_mode")
+	st.SyncBinlog, st.FlushLogAtTrxCommit = int(v.number("sync_binlog")), int(v.number("flush_log"))
+	st.SourceSemiSyncEnabled, st.ReplicaSemiSyncEnabled = v.yes("source_enabled"), v.yes("replica_enabled")
+	st.SemiSyncTimeoutMS, st.WaitNoReplica, st.WaitPoint = v.number("semi_sync_timeout"), v.yes("wait_no_replica"), v["wait_point"]
+	st.Acks = 1
+	st.SourceSemiSyncActive = counters.yes("rpl_semi_sync_master_status")
+	st.ReplicaSemiSyncActive = counters.yes("rpl_semi_sync_slave_status")
+	st.SemiSyncClients = int(counters.number("rpl_semi_sync_master_clients"))
+	st.WaitSessions = int(counters.number("rpl_semi_sync_master_wait_sessions"))
+	if !st.GTIDStrict {
+		st.Problems = append(st.Problems, "gtid_strict_mode is off, so two histories can mix unseen; set it to ON.")
+	}
+	return time.Duration(counters.number("uptime")) * time.Second, m.readReplication(ctx, q, st)
+}
+
+// readReplication fills in the replica's side.
+func (mariadb) readReplication(ctx context.Context, q querier, st *Status) error {
+	r, err := row(ctx, q, "SHOW SLAVE STATUS")
+	if err != nil || r == nil {
+		return err
+	}
+	st.HasReplication = true
+	st.SourceHost, st.SourcePort = r["Master_Host"], uint16(r.number("Master_Port"))
+	st.SourceByGTID = r["Using_Gtid"] == "Slave_Pos"
+	st.Received = r["Gtid_IO_Pos"]
+	st.IORunning, st.SQLRunning = receiverState(r["Slave_IO_Running"]), r.yes("Slave_SQL_Running")
+	st.IOErrno, st.IOError = int(r.number("Last_IO_Errno")), r["Last_IO_Error"]
+	st.SQLErrno, st.SQLError = int(r.number("Last_SQL_Errno")), r["Last_SQL_Error"]
+	st.RelayLogFile, st.RelayLogPosition = r["Relay_Log_File"], r.number("Relay_Log_Pos")
+	st.LagSeconds = lagSeconds(r, "Seconds_Behind_Master")
+	threads, err := rows(ctx, q, mariadbThreads)
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		switch t["COMMAND"] {
+		case "Slave_IO":
+			st.ReceiverID = t.number("ID")
+		case "Slave_SQL":
+			st.ApplierID = t.number("ID")
+		}
+	}
+	return nil
+}
+
+// receiverState reads the word both servers use. "Preparing" is MariaDB's word
+// for a thread that starts.
+func receiverState(word string) ThreadState {
+	switch word {
+	case "Yes":
+		return ThreadYes
+	case "No", "":
+		return ThreadNo
+	}
+	return ThreadConnecting
+}
+
+// lagSeconds reads the lag, nil while the server does not know it.
+func lagSeconds(r record, column string) *float64 {
+	if _, known := r[column]; !known {
+		return nil
+	}
+	lag := float64(r.number(column))
+	return &lag
+}
+
+// joinMariaDB is the union of the binary log's position and the replica's. The
+// first alone is empty after a rebuild, the second stale on a former replica.
+// Where the two contradict each other the binary log tells what was done here.
+func joinMariaDB(binlog, replica string) string {
+	b, errB := gtid.Parse(gtid.MariaDB, binlog)
+	r, errR := gtid.Parse(gtid.MariaDB, replica)
+	if errB != nil || errR != nil {
+		return binlog
+	}
+	u, err := gtid.Union(b, r)
+	if err != nil {
+		return binlog
+	}
+	return u.String()
+}
+
+func (mariadb) executed(ctx context.Context, q querier) (string, error) {
+	v, err := row(ctx, q, "SELECT @@global.gtid_binlog_pos AS b, @@global.gtid_slave_pos AS r")
+	if err != nil {
+		return "", err
+	}
+	return joinMariaDB(v["b"], v["r"]), nil
+}
+
+// bypassers reads the privileges that the manager is allowed to see.
+func (mariadb) bypassers(ctx context.Context, q querier, cfg Config) ([]string, error) {
+	return grantees(ctx, q, cfg, "SUPER", "READ_ONLY ADMIN")
+}
+
+// grantees names the accounts, other than the manager and the server's own
+// locked ones, that hold any of the privileges.
+func grantees(ctx context.Context, q querier, cfg Config, privileges ...string) ([]string, error) {
+	found, err := rows(ctx, q, "SELECT DISTINCT GRANTEE FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE IN ("+quotedList(privileges)+") ORDER BY GRANTEE")
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, r := range found {
+		name := r["GRANTEE"]
+		switch {
+		case strings.HasPrefix(name, "'"+cfg.ManagerUser+"'@"):
+		case strings.HasPrefix(name, "'mariadb.sys'@"), strings.HasPrefix(name, "'mysql.s"), strings.HasPrefix(name, "'mysql.infoschema'"):
+		default:
+			out = append(out, name)
+		}
+	}
+	return out, nil
+}
+
+// enableSource: MariaDB waits for exactly one replica, whatever is asked for.
+func (mariadb) enableSource(acks int) ([]string, error) {
+	if acks != 1 {
+		return nil, fmt.Errorf("%w: %d asked for, MariaDB waits for exactly 1", ErrAcks, acks)
+	}
+	return []string{
+		"SET GLOBAL rpl_semi_sync_master_wait_point='AFTER_SYNC'",
+		fmt.Sprintf("SET GLOBAL rpl_semi_sync_master_timeout=%d", uint64(maxSemiSyncTimeout)),
+		"SET GLOBAL rpl_semi_sync_master_wait_no_slave=1",
+		"SET GLOBAL rpl_semi_sync_master_enabled=1",
+	}, nil
+}
+
+func (mariadb) loadSemiSync(context.Context, querier) error { return nil }
+
+func (mariadb) lastWritten(ctx context.Context, q querier) (string, error) {
+	r, err := row(ctx, q, "SELECT @@session.last_gtid AS position")
+	return r["position"], err
+}
+
+// finishRewind: the server was a source, so its replica position is old.
+func (mariadb) finishRewind(ctx context.Context, q querier) error {
+	return execute(ctx, q, "SET GLOBAL gtid_slave_pos=@@global.gtid_binlog_pos")
+}

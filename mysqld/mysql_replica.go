@@ -1,0 +1,72 @@
+package mysqld
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// mysqlRetryCount is how often a replica tries to reconnect, once a second:
+// a year. The default of MySQL 9 gives up after ten.
+const mysqlRetryCount = 365 * 24 * 3600
+
+// change keeps what it does not name, TLS options among them.
+// GET_SOURCE_PUBLIC_KEY lets caching_sha2_password work without TLS. With the
+// applier running the server refuses SOURCE_AUTO_POSITION (3081), which then is
+// on already.
+func (mysqlDialect) change(src Source, cfg Config, appliesOn bool) (string, []any) {
+	statement := "CHANGE REPLICATION SOURCE TO SOURCE_HOST=?, SOURCE_PORT=?, SOURCE_USER=?, SOURCE_PASSWORD=?," +
+		fmt.Sprintf(" SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=%d, SOURCE_HEARTBEAT_PERIOD=0.5, GET_SOURCE_PUBLIC_KEY=1", mysqlRetryCount)
+	if !appliesOn {
+		statement += ", SOURCE_AUTO_POSITION=1"
+	}
+	return statement, []any{src.Host, src.Port, cfg.ReplicationUser, cfg.ReplicationPassword}
+}
+
+// repointsWhileApplying: with the receiver stopped, host and port may change
+// under a running applier, and the relay log is kept.
+func (mysqlDialect) repointsWhileApplying() bool { return true }
+
+// prepareFollow: gtid_executed is one truth for source and replica.
+func (mysqlDialect) prepareFollow(context.Context, querier, Status) error { return nil }
+
+// revive: MySQL keeps its relay log when a thread is started (with
+// relay_log_recovery off, which Status checks), so the applier just runs.
+func (m mysqlDialect) revive(ctx context.Context, s *Server, _ Status) (bool, error) {
+	if err := execute(ctx, s.db, m.words().startApplier); err != nil {
+		return false, fmt.Errorf("%w: %w", ErrRescue, err)
+	}
+	return true, nil
+}
+
+// waitApplied answers 0 when applied, 1 when the slice is over.
+func (mysqlDialect) waitApplied(ctx context.Context, q querier, position string, slice time.Duration) (bool, error) {
+	r, err := row(ctx, q, "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?) AS answer", position, slice.Seconds())
+	if err != nil {
+		return false, err
+	}
+	return r["answer"] == "0", nil
+}
+
+// mysqlOpenAppliers finds appliers inside a transaction.
+const mysqlOpenAppliers = `SELECT t.PROCESSLIST_ID AS id FROM information_schema.INNODB_TRX x
+ JOIN performance_schema.threads t ON t.PROCESSLIST_ID = x.trx_mysql_thread_id
+ WHERE t.NAME IN ('thread/sql/replica_worker','thread/sql/replica_sql','thread/sql/slave_worker','thread/sql/slave_sql')`
+
+// freeApplier kills the applier that holds a half-received transaction open.
+// Its row locks would block the promoted server, and STOP would wait 60 s for
+// the rest (DESIGN 3.15). The applier stops with an error. Needs SYSTEM_USER.
+func (m mysqlDialect) freeApplier(ctx context.Context, q querier) error {
+	found, err := rows(ctx, q, mysqlOpenAppliers)
+	if err != nil {
+		return err
+	}
+	for _, r := range found {
+		err := execArgs(ctx, q, m.words().kill, r.number("id"))
+		const noSuchThread = 1094
+		if err != nil && serverErrorNumber(err) != noSuchThread {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package mysqld
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// process identifies one process for as long as the machine is up: the start
+// time tells apart two processes that had the same number.
+type process struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"` // clock ticks after boot, field 22 of /proc/PID/stat
+}
+
+// errNoProcess is returned when a process is gone, or dead and not yet reaped.
+var errNoProcess = errors.New("no such process")
+
+// readProcess looks a process up. A zombie counts as gone: it runs nothing.
+func readProcess(pid int) (process, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			return process{}, errNoProcess
+		}
+		return process{}, fmt.Errorf("reading process %d: %w", pid, err)
+	}
+	// The command name stands in parentheses and may hold anything.
+	end := bytes.LastIndexByte(raw, ')')
+	if end < 0 {
+		return process{}, fmt.Errorf("reading process %d: stat line has no command", pid)
+	}
+	fields := strings.Fields(string(raw[end+1:]))
+	const state, startTime = 0, 19 // fields 3 and 22, counted from after the command
+	if len(fields) <= startTime {
+		return process{}, fmt.Errorf("reading process %d: stat line has %d fields", pid, len(fields))
+	}
+	if fields[state] == "Z" || fields[state] == "X" {
+		return process{}, errNoProcess
+	}
+	start, err := strconv.ParseUint(fields[startTime], 10, 64)
+	if err != nil {
+		return process{}, fmt.Errorf("reading process %d: %w", pid, err)
+	}
+	return process{PID: pid, Start: start}, nil
+}
+
+// alive reports whether this very process still runs.
+func (p process) alive() bool {
+	now, err := readProcess(p.PID)
+	return err == nil && now == p
+}
+
+// bootID is the kernel's id of this boot; empty where it cannot be read.
+func bootID() string {
+	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(raw))
+}
+
+// peerTracker remembers which process answered the latest connection.
+type peerTracker struct {
+	mu   sync.Mutex
+	last process
+}
+
+// note looks at the other end of a unix socket; other connections tell nothing.
+func (t *peerTracker) note(conn net.Conn) {
+	p, err := peerProcess(conn)
+	if err != nil {
+		return
+	}
+	t.mu.Lock()
+	t.last = p
+	t.mu.Unlock()
+}
+
+// current is the process last seen; zero if none was.
+func (t *peerTracker) current() process {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.last
+}
+
+// peerProcess is the process that listens at the other end of a unix socket.
+func peerProcess(conn net.Conn) (process, error) {
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return process{}, errors.New("not a unix socket")
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return process{}, fmt.Errorf("reading the peer of a socket: %w", err)
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return process{}, fmt.Errorf("reading the peer of a socket: %w", err)
+	}
+	if credErr != nil {
+		return process{}, fmt.Errorf("reading the peer of a socket: %w", credErr)
+	}
+	if cred.Pid <= 0 {
+		return process{}, errNoProcess // another pid namespace
+	}
+	return readProcess(int(cred.Pid))
+}

@@ -1,0 +1,172 @@
+package mysqld
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+
+	"github.com/highbase/highbase/fsm/gtid"
+)
+
+// StopReplication ends replication on a drained server and forgets its source,
+// so that it can be one. It refuses with ErrNotDrained while something received
+// is not applied, because forgetting drops the relay log. A server without a
+// source is left as it is. MariaDB numbers its own transactions after the
+// highest it has applied, so nothing is to be set there.
+func (s *Server) StopReplication(ctx context.Context) error {
+	unlock, err := s.lockReplication(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	w := s.dialect.words()
+	st, err := s.Status(ctx)
+	if err != nil || !st.HasReplication {
+		return err
+	}
+	if st.IORunning != ThreadNo {
+		if err := s.stopReceiver(ctx, nil); err != nil {
+			return err
+		}
+		if st, err = s.Status(ctx); err != nil {
+			return err
+		}
+	}
+	if st.Executed != st.Received {
+		if err := s.requireApplied(ctx, st); err != nil {
+			return err
+		}
+	}
+	if st.SQLRunning {
+		if err := execute(ctx, s.db, w.stopApplier); err != nil {
+			return err
+		}
+	}
+	return execute(ctx, s.db, w.forgetSource)
+}
+
+// requireApplied refuses if something received is not executed.
+func (s *Server) requireApplied(ctx context.Context, st Status) error {
+	received, err := gtid.Parse(s.dialect.flavor(), st.Received)
+	if err != nil {
+		return fmt.Errorf("reading the received position: %w", err)
+	}
+	executed, err := s.executed(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	if !executed.Contains(received) {
+		return fmt.Errorf("%w: received %s, executed %s", ErrNotDrained, received, executed)
+	}
+	return nil
+}
+
+// The tables this package keeps. Each statement stands alone so that it is one
+// transaction in the binary log.
+const (
+	createSchema = "CREATE DATABASE IF NOT EXISTS highbase"
+	createEpoch  = "CREATE TABLE IF NOT EXISTS highbase.epoch (epoch BIGINT UNSIGNED NOT NULL PRIMARY KEY, node VARCHAR(64) NOT NULL," +
+		" at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)) ENGINE=InnoDB"
+	createNudge = "CREATE TABLE IF NOT EXISTS highbase.nudge (slot SMALLINT UNSIGNED NOT NULL PRIMARY KEY," +
+		" at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)) ENGINE=InnoDB"
+)
+
+// EnsureEpochTable creates what is missing of the schema highbase: the epoch
+// rows (barrier) and the nudge rows. Where nothing is missing nothing is
+// written, so that it can be called at every promotion. On a writable source
+// only: what it creates gets a GTID.
+func (s *Server) EnsureEpochTable(ctx context.Context) error {
+	found, err := rows(ctx, s.db, "SELECT TABLE_NAME AS name FROM information_schema.TABLES WHERE TABLE_SCHEMA='highbase' AND TABLE_NAME IN ('epoch','nudge')")
+	if err != nil {
+		return err
+	}
+	have := make(map[string]bool, len(found))
+	for _, r := range found {
+		have[r["name"]] = true
+	}
+	if len(have) == 0 {
+		if err := execute(ctx, s.db, createSchema); err != nil {
+			return err
+		}
+	}
+	if !have["epoch"] {
+		if err := execute(ctx, s.db, createEpoch); err != nil {
+			return err
+		}
+	}
+	if !have["nudge"] {
+		return execute(ctx, s.db, createNudge)
+	}
+	return nil
+}
+
+// WriteBarrier writes the row of an epoch and returns when the commit has: under
+// semi-sync that is when it is acknowledged, and with it everything before it.
+// A restart in place writes the same row again, as a new transaction. The
+// position returned holds the barrier (MySQL: all that is executed by then).
+//
+// If ctx ends first the outcome is unknown: the commit goes on waiting in the
+// server, and another try waits behind it. A lost acknowledgement is answered
+// with Nudge, not with a second barrier.
+func (s *Server) WriteBarrier(ctx context.Context, epoch uint64, node string) (position string, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	err = s.withConn(ctx, func(conn *sql.Conn) error {
+		// The row must differ from what it replaces, or nothing is logged.
+		if err := execArgs(ctx, conn, "INSERT INTO highbase.epoch (epoch, node, at) VALUES (?, ?, NOW(6))"+
+			" ON DUPLICATE KEY UPDATE node=VALUES(node), at=GREATEST(NOW(6), at + INTERVAL 1 MICROSECOND)", epoch, node); err != nil {
+			return err
+		}
+		position, err = s.dialect.lastWritten(ctx, conn)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("writing the barrier of epoch %d: %w", epoch, err)
+	}
+	return position, nil
+}
+
+// nudgeSlots bounds the table; a nudge picks one at random so that it seldom
+// waits for the row lock of another that hangs.
+const nudgeSlots = 4096
+
+// Nudge writes one row and returns when its commit has. An acknowledgement that
+// was lost stays lost until a later transaction is acknowledged (DESIGN 3.17).
+func (s *Server) Nudge(ctx context.Context) error {
+	return execArgs(ctx, s.db, "INSERT INTO highbase.nudge (slot, at) VALUES (?, NOW(6))"+
+		" ON DUPLICATE KEY UPDATE at=GREATEST(NOW(6), at + INTERVAL 1 MICROSECOND)", rand.IntN(nudgeSlots))
+}
+
+// LastEpoch reads the newest epoch row: the last primary whose barrier reached
+// this server. Zero and empty if there is none.
+func (s *Server) LastEpoch(ctx context.Context) (epoch uint64, node string, err error) {
+	const noSuchTable, noSuchSchema = 1146, 1049
+	r, err := row(ctx, s.db, "SELECT epoch, node FROM highbase.epoch ORDER BY epoch DESC LIMIT 1")
+	switch {
+	case serverErrorNumber(err) == noSuchTable, serverErrorNumber(err) == noSuchSchema:
+		return 0, "", nil
+	case err != nil:
+		return 0, "", err
+	case r == nil:
+		return 0, "", nil
+	}
+	epoch, err = strconv.ParseUint(r["epoch"], 10, 64)
+	if err != nil {
+		return 0, "", fmt.Errorf("reading the last epoch: %w", err)
+	}
+	return epoch, r["node"], nil
+}
+
+// FinishRewind follows a start that rolled back the tail: MariaDB's replica
+// position, old on a former source, becomes what is left in the binary log.
+// The caller has checked that this is within the cluster's history.
+func (s *Server) FinishRewind(ctx context.Context) error {
+	unlock, err := s.lockReplication(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.dialect.finishRewind(ctx, s.db)
+}

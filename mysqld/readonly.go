@@ -1,0 +1,126 @@
+package mysqld
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"sync"
+)
+
+// abandonedStatements remembers our own statements that did not return in time
+// and may still be under way in the server.
+type abandonedStatements struct {
+	mu  sync.Mutex
+	ids map[uint64]bool // connection numbers
+}
+
+func (a *abandonedStatements) add(id uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ids == nil {
+		a.ids = make(map[uint64]bool)
+	}
+	a.ids[id] = true
+}
+
+// take returns the numbers and forgets them.
+func (a *abandonedStatements) take() map[uint64]bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ids := a.ids
+	a.ids = nil
+	return ids
+}
+
+// SetReadOnly makes the server refuse writes: read_only on MariaDB (accounts
+// with READ_ONLY ADMIN still write), super_read_only on MySQL. When it returns
+// nil no commit is under way.
+//
+// It hangs behind a commit that waits for an acknowledgement, and new writes
+// hang with it. At ctx's end it returns FaultHung and kills nothing: a waiter
+// killed is a waiter told success, and the statement left behind goes on
+// holding back new writes, which is what a fence wants. The next step of a
+// fence is SIGKILL; of a way back SetWritable, which ends the statement first.
+func (s *Server) SetReadOnly(ctx context.Context) error {
+	s.boot.interfere()
+	return s.setGlobals(ctx, s.dialect.words().readOnly)
+}
+
+// SetBarrierWritable lets only the manager write: read_only on, super_read_only
+// off. On a writable server it hangs as SetReadOnly does.
+func (s *Server) SetBarrierWritable(ctx context.Context) error {
+	if err := s.endAbandoned(ctx); err != nil {
+		return err
+	}
+	s.boot.interfere()
+	return s.setGlobals(ctx, s.dialect.words().barrierWritable)
+}
+
+// SetWritable lets everybody write. The caller holds a valid lease.
+func (s *Server) SetWritable(ctx context.Context) error {
+	if err := s.endAbandoned(ctx); err != nil {
+		return err
+	}
+	s.boot.interfere()
+	return s.setGlobals(ctx, s.dialect.words().writable)
+}
+
+// setGlobals runs statements on one connection and remembers it if ctx ended
+// while one was under way: the server does not notice that nobody waits.
+func (s *Server) setGlobals(ctx context.Context, statements []string) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return s.withConn(ctx, func(conn *sql.Conn) error {
+		r, err := row(ctx, conn, "SELECT CONNECTION_ID() AS id")
+		if err != nil {
+			return err
+		}
+		if err := execute(ctx, conn, statements...); err != nil {
+			if ctx.Err() != nil {
+				s.abandoned.add(r.number("id"))
+			}
+			return err
+		}
+		return nil
+	})
+}
+
+// endAbandoned kills our own read_only statements that never returned; they
+// would close the server again at some later time. They are not commits, and
+// the number, the account and the text are all checked, so no waiter is hit.
+func (s *Server) endAbandoned(ctx context.Context) error {
+	ids := s.abandoned.take()
+	if len(ids) == 0 {
+		return nil
+	}
+	all, err := rows(ctx, s.db, "SHOW FULL PROCESSLIST")
+	if err != nil {
+		for id := range ids {
+			s.abandoned.add(id)
+		}
+		return fmt.Errorf("looking for statements left behind: %w", err)
+	}
+	for _, r := range all {
+		id := r.number("Id")
+		text := strings.ToLower(r["Info"])
+		if !ids[id] || r["User"] != s.cfg.ManagerUser || !strings.HasPrefix(text, "set global") || !strings.Contains(text, "read_only") {
+			continue
+		}
+		if err := s.kill(ctx, id); err != nil {
+			s.abandoned.add(id)
+			return fmt.Errorf("ending the statement left behind on connection %d: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// kill ends one connection; one that is already gone is no error.
+func (s *Server) kill(ctx context.Context, id uint64) error {
+	err := execArgs(ctx, s.db, s.dialect.words().kill, id)
+	const noSuchThread = 1094
+	if serverErrorNumber(err) == noSuchThread {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,241 @@
+package mysqld
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/highbase/highbase/fsm/gtid"
+)
+
+// ThreadState is the state of a replica's receiver (IO thread).
+type ThreadState string
+
+// The states of a receiver.
+const (
+	ThreadNo         ThreadState = "no"
+	ThreadConnecting ThreadState = "connecting"
+	ThreadYes        ThreadState = "yes"
+)
+
+// maxSemiSyncTimeout is the largest timeout both servers take, in ms (49 days):
+// the nearest to "never fall back to asynchronous by yourself".
+const maxSemiSyncTimeout = 4294967295
+
+// Status is what a server says of itself at one moment.
+type Status struct {
+	// Version as the server gives it, Dialect as configured.
+	Version, Dialect string
+	// ServerID is the replication id, ServerUUID MySQL's (empty on MariaDB).
+	ServerID   uint32
+	ServerUUID string
+	// GTIDDomain is MariaDB's domain of local writes; it must be the same on
+	// all nodes. 0 on MySQL.
+	GTIDDomain uint32
+	// StartedAt is now minus the server's uptime, to the second, held steady
+	// for one run of the server.
+	StartedAt time.Time
+	// Incarnation names this run of the server: boot id, process number and
+	// start time. It changes with every restart, and never comes back.
+	Incarnation string
+	// DataDir and BinlogIndex are where the server keeps its files.
+	DataDir, BinlogIndex string
+
+	// ReadOnly refuses ordinary accounts, SuperReadOnly all (MySQL only).
+	ReadOnly, SuperReadOnly bool
+	// Executed is what the binary log holds: gtid_executed; on MariaDB the
+	// union of gtid_binlog_pos and gtid_slave_pos. On a source it includes
+	// transactions that still wait for acknowledgements.
+	Executed string
+	// Received is Executed and what the relay log holds complete.
+	Received string
+
+	// HasReplication tells whether a source is configured.
+	HasReplication bool
+	SourceHost     string
+	SourcePort     uint16
+	// SourceByGTID tells that the replica asks for transactions by GTID.
+	SourceByGTID     bool
+	IORunning        ThreadState
+	SQLRunning       bool
+	IOErrno          int
+	SQLErrno         int
+	IOError          string
+	SQLError         string
+	LagSeconds       *float64 // nil while the server does not know
+	ReceiverID       uint64   // number of the IO thread, 0 while it is stopped
+	ApplierID        uint64   // number of the SQL thread, 0 while it is stopped
+	RelayLogFile     string   // where the applier reads
+	RelayLogPosition uint64
+	// Generation is the receive generation: it changes whenever the relay log
+	// may have been dropped since the last Status, by whomever, and is empty
+	// while both threads are stopped. See generationTracker. Two threads that
+	// were both restarted between two Status calls also change it: unknown is
+	// not the same.
+	Generation string
+
+	// Enabled is the setting, Active the state: on both servers they differ.
+	SourceSemiSyncEnabled, SourceSemiSyncActive   bool
+	ReplicaSemiSyncEnabled, ReplicaSemiSyncActive bool
+	// SemiSyncClients is no evidence of who acknowledges: it counts replicas
+	// that are gone until something is sent to them.
+	SemiSyncClients int
+	// WaitSessions counts commit groups, not clients: above 0 means an unknown
+	// number of commits wait.
+	WaitSessions      int
+	Acks              int // acknowledgements a commit waits for
+	SemiSyncTimeoutMS uint64
+	// WaitNoReplica: commits wait also while no replica is connected.
+	WaitNoReplica bool
+	WaitPoint     string
+
+	SyncBinlog          int
+	FlushLogAtTrxCommit int
+	GTIDStrict          bool // MySQL: gtid_mode and enforce_gtid_consistency
+	LogReplicaUpdates   bool
+	LogBin              bool
+	BinlogFormat        string
+
+	// Problems are settings that break the guarantees, each one sentence with
+	// how to mend it.
+	Problems []string
+}
+
+// BothThreadsStopped tells that a configured replica receives and applies
+// nothing. On MariaDB the next START of any thread deletes its relay log, so it
+// is the end of a receive generation.
+func (st Status) BothThreadsStopped() bool {
+	return st.HasReplication && st.IORunning == ThreadNo && !st.SQLRunning
+}
+
+// Status reads the server's state, using only statements that answer while
+// commits wait for acknowledgements (SELECT of variables, SHOW STATUS, SHOW
+// REPLICA STATUS and the process list; never SHOW MASTER STATUS).
+func (s *Server) Status(ctx context.Context) (Status, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	for {
+		before := s.peer.current()
+		st, uptime, err := s.readStatus(ctx)
+		if err != nil {
+			return Status{}, fmt.Errorf("reading the status of %s: %w", s.target(), err)
+		}
+		p := s.peer.current()
+		if p != before && before != (process{}) {
+			continue // restarted meanwhile: whose answer is it?
+		}
+		atBoot := s.boot.observe(&st, p, uptime, time.Now())
+		st.Generation = s.generation.observe(st.Incarnation, st.ReceiverID, st.ApplierID)
+		st.Problems = append(append(st.Problems, atBoot...), commonProblems(&st)...)
+		if s.db.Stats().OpenConnections < controlConnections {
+			s.wantWarm()
+		}
+		return st, nil
+	}
+}
+
+// readStatus asks over one connection, so that all answers are of one server.
+func (s *Server) readStatus(ctx context.Context) (Status, time.Duration, error) {
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		return Status{}, 0, err
+	}
+	defer conn.Close()
+	st := Status{Dialect: s.cfg.Dialect, IORunning: ThreadNo}
+	uptime, err := s.dialect.readStatus(ctx, conn, &st)
+	if err != nil {
+		return Status{}, 0, err
+	}
+	st.Received = s.joinPositions(st.Executed, st.Received)
+	return st, uptime, nil
+}
+
+// joinPositions is everything in a or b. Where the two certainly belong to
+// different histories (errant transactions) no position holds both; then what
+// was received stands, because that is what is asked for.
+func (s *Server) joinPositions(executed, received string) string {
+	e, errE := gtid.Parse(s.dialect.flavor(), executed)
+	r, errR := gtid.Parse(s.dialect.flavor(), received)
+	if errE != nil || errR != nil {
+		s.log.Warn("position not understood", "executed", executed, "received", received)
+		return received
+	}
+	u, err := gtid.Union(e, r)
+	if err != nil {
+		s.log.Warn("executed and received belong to different histories", "executed", executed, "received", received)
+		return received
+	}
+	return u.String()
+}
+
+// Alive asks the cheapest question over a kept connection.
+func (s *Server) Alive(ctx context.Context) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var one int
+	if err := s.db.QueryRowContext(ctx, "SELECT 1").Scan(&one); err != nil {
+		return fmt.Errorf("asking %s whether it lives: %w", s.target(), err)
+	}
+	return nil
+}
+
+// Contains reports whether the server's executed history holds position. On
+// MariaDB the answer trusts that both are of one history (see gtid.Proven).
+func (s *Server) Contains(ctx context.Context, position string) (bool, error) {
+	want, err := gtid.Parse(s.dialect.flavor(), position)
+	if err != nil {
+		return false, fmt.Errorf("reading a position: %w", err)
+	}
+	executed, err := s.executed(ctx, s.db)
+	if err != nil {
+		return false, err
+	}
+	return executed.Contains(want), nil
+}
+
+// executed reads only the executed position.
+func (s *Server) executed(ctx context.Context, q querier) (gtid.Set, error) {
+	text, err := s.dialect.executed(ctx, q)
+	if err != nil {
+		return gtid.Set{}, err
+	}
+	set, err := gtid.Parse(s.dialect.flavor(), text)
+	if err != nil {
+		return gtid.Set{}, fmt.Errorf("reading the executed position: %w", err)
+	}
+	return set, nil
+}
+
+// Checks names the settings that break the guarantees, as Status.Problems does.
+// A server that cannot be asked is the one problem returned.
+func (s *Server) Checks(ctx context.Context) []string {
+	st, err := s.Status(ctx)
+	if err != nil {
+		return []string{fmt.Sprintf("The server cannot be asked: %v.", err)}
+	}
+	return append(st.Problems, s.privilegeProblems(ctx)...)
+}
+
+// privilegeProblems names accounts that bypass read_only.
+func (s *Server) privilegeProblems(ctx context.Context) []string {
+	accounts, err := s.dialect.bypassers(ctx, s.db, s.cfg)
+	if err != nil {
+		return []string{fmt.Sprintf("The accounts cannot be checked (%v); grant the manager SELECT on the account tables.", err)}
+	}
+	var out []string
+	for _, a := range accounts {
+		out = append(out, fmt.Sprintf("Account %s may write although the server is read-only; take away ALL or the privilege that bypasses read_only.", a))
+	}
+	return out
+}
+
+// withConn runs f on one connection of the pool.
+func (s *Server) withConn(ctx context.Context, f func(*sql.Conn) error) error {
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("taking a connection to %s: %w", s.target(), err)
+	}
+	defer conn.Close()
+	return f(conn)
+}
