@@ -8,7 +8,11 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := context.Background(), func() {}
+	// A sandbox's own processes (hbctl sandbox _run) are hosts' inits and see to signals themselves.
+	if !isSandboxChild(os.Args[1:]) {
+		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	}
 	code := run(ctx, os.Args[1:], &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Getenv})
 	stop()
 	os.Exit(code)
@@ -23,4 +27,8 @@ func run(ctx context.Context, args []string, a *app) int {
 	root.SetErr(a.err)
 	cmd, err := root.ExecuteContextC(ctx)
 	return a.finish(cmd, err)
+}
+
+func isSandboxChild(args []string) bool {
+	return len(args) >= 2 && args[0] == "sandbox" && args[1] == "_run"
 }

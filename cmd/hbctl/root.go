@@ -59,7 +59,7 @@ func newRoot(a *app) *cobra.Command {
 	f.DurationVar(&a.timeout, "timeout", time.Minute, "how long to wait for the outcome; an operation goes on without us")
 	root.AddCommand(
 		newStatus(a), newPromote(a), newDemote(a), newPause(a), newResume(a),
-		newHistory(a), newIncident(a), newWhyNot(a), newBootstrap(a), newVersion(a),
+		newHistory(a), newIncident(a), newWhyNot(a), newBootstrap(a), newSandboxCommand(), newVersion(a),
 	)
 	return root
 }
