@@ -39,6 +39,18 @@ func TestAddress(t *testing.T) {
 		s.nothingHappened()
 	})
 
+	g.run(t, "clients follow the announcement alone", func(s *scenario) {
+		// An entry that stays reachable for an hour is never asked for again: only an
+		// announcement can move this client to another host.
+		const reachable = "/proc/sys/net/ipv4/neigh/eth0/base_reachable_time_ms"
+		s.byHand(clientHost, "cat "+reachable+" > /tmp/"+s.Facts.Name+".was && echo 3600000 > "+reachable+" && ip neigh flush to "+s.Facts.VIP)
+		defer s.byHand(clientHost, "cat /tmp/"+s.Facts.Name+".was > "+reachable+" && rm /tmp/"+s.Facts.Name+".was")
+		s.writesGoOn()
+		s.fault("kill-host", s.primary())
+		s.awaitNewPrimary(s.primary())
+		s.fault("start-host", s.primary())
+	})
+
 	g.run(t, "a foreign claim is reported and defended", func(s *scenario) {
 		before := s.metric(s.primary(), "highbase_vip_conflicts_total")
 		s.claim(s.others(s.primary())[0])
