@@ -90,9 +90,11 @@ type Config struct {
 	// ServerTLS and ClientTLS wrap connections before the handshake; nil means plain TCP. Both or none.
 	ServerTLS, ClientTLS *tls.Config
 
-	// dial and wrapLogs are seams for tests: a network that can be cut, a disk that can hang.
+	// Seams for tests: a network that can be cut, a disk that can hang, a handshake that checks nothing.
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 	wrapLogs func(raft.LogStore) raft.LogStore
+
+	trustAnyone bool
 }
 
 // withDefaults fills what may be left out and refuses what cannot work.

@@ -1,0 +1,179 @@
+package raftnode
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// hangingDisk is a log store whose writes can be made to wait, like a disk behind a lost controller.
+type hangingDisk struct {
+	raft.LogStore
+	mu   sync.Mutex
+	hung chan struct{}
+}
+
+func (d *hangingDisk) hang() (release func()) {
+	ch := make(chan struct{})
+	d.mu.Lock()
+	d.hung = ch
+	d.mu.Unlock()
+	return func() {
+		d.mu.Lock()
+		d.hung = nil
+		d.mu.Unlock()
+		close(ch)
+	}
+}
+
+func (d *hangingDisk) wait() {
+	d.mu.Lock()
+	hung := d.hung
+	d.mu.Unlock()
+	if hung != nil {
+		<-hung
+	}
+}
+
+func (d *hangingDisk) StoreLog(l *raft.Log) error {
+	d.wait()
+	return d.LogStore.StoreLog(l)
+}
+
+func (d *hangingDisk) StoreLogs(l []*raft.Log) error {
+	d.wait()
+	return d.LogStore.StoreLogs(l)
+}
+
+// TestLeaderWithAHungDiskReportsItself also shows why: until it goes, its heartbeats keep the others
+// from electing anybody.
+func TestLeaderWithAHungDiskReportsItself(t *testing.T) {
+	disks := map[string]*hangingDisk{}
+	_, ms := group(t, 3, func(c *Config) {
+		d := &hangingDisk{}
+		disks[c.Node] = d
+		c.wrapLogs = func(s raft.LogStore) raft.LogStore {
+			d.LogStore = s
+			return d
+		}
+	})
+	l := leader(t, ms)
+	rest := others(ms, l)
+	term := l.Term()
+	release := disks[l.cfg.Node].hang()
+	var reason string
+	select {
+	case reason = <-l.stuck:
+	case <-time.After(patience):
+		release()
+		t.Fatal("a leader that commits nothing was not reported")
+	}
+	if !strings.Contains(reason, "committed nothing") {
+		t.Errorf("reason %q", reason)
+	}
+	if rest[0].Term() != term || rest[1].Term() != term {
+		t.Errorf("terms %d and %d: the others elected although the leader heartbeats", rest[0].Term(), rest[1].Term())
+	}
+	// What hbd does now is exit, which the kernel turns into closed connections.
+	if err := l.stream.Close(); err != nil {
+		t.Error(err)
+	}
+	apply(t, rest, "after")
+	release()
+}
+
+func TestHealthyLeaderIsNotReported(t *testing.T) {
+	_, ms := group(t, 3, nil)
+	l := leader(t, ms)
+	before := l.Stats().Rounds
+	eventually(t, "twenty rounds nobody asked for", func() bool { return l.Stats().Rounds >= before+20 })
+	for _, m := range ms {
+		select {
+		case reason := <-m.stuck:
+			t.Fatalf("%s: %s", m.cfg.Node, reason)
+		default:
+		}
+	}
+}
+
+// TestTransferToAFrozenPeerLeavesTheLeaderUsable covers hashicorp/raft issue 696 from our side: the wait
+// is bounded, and proposals work again afterwards.
+func TestTransferToAFrozenPeerLeavesTheLeaderUsable(t *testing.T) {
+	w, ms := group(t, 3, nil)
+	l := leader(t, ms)
+	target := others(ms, l)[0]
+	eventually(t, "the target to answer", func() bool { return l.transport.answering(target.ID()) })
+	w.setCut(target.cfg.Node, true)
+	if err := l.TransferTo(within(t, 3*time.Second), target.ID()); err == nil {
+		t.Fatal("leadership moved to a node that is cut off")
+	}
+	eventually(t, "the silence to be noticed", func() bool { return len(l.Stats().Silent) == 1 })
+	if err := l.TransferTo(within(t, 3*time.Second), target.ID()); err == nil || !strings.Contains(err.Error(), ErrUnreachable.Error()) {
+		t.Fatalf("transfer to a silent peer: %v", err)
+	}
+	apply(t, others(ms, target), "a")
+	w.setCut(target.cfg.Node, false)
+	holds(t, ms, "a")
+}
+
+func TestStallIsMeasuredByWhatWasObserved(t *testing.T) {
+	at := time.Unix(0, 0)
+	s := stall{limit: time.Second, maxStep: 200 * time.Millisecond, last: at}
+	look := func(d time.Duration, isLeader bool, rounds uint64) stallVerdict {
+		at = at.Add(d)
+		return s.step(at, isLeader, 7, rounds)
+	}
+	look(0, true, 1)
+	if v := look(time.Hour, true, 1); v != stallNone {
+		t.Fatalf("an hour slept through counted: %v", v)
+	}
+	for i := range 3 {
+		if v := look(200*time.Millisecond, true, 1); v != stallNone {
+			t.Fatalf("look %d: %v", i, v)
+		}
+	}
+	if v := look(200*time.Millisecond, true, 1); v != stallYield {
+		t.Fatalf("at the limit: %v", v)
+	}
+	for i := range 4 {
+		if v := look(200*time.Millisecond, true, 1); v != stallNone {
+			t.Fatalf("yield said again at look %d: %v", i, v)
+		}
+	}
+	if v := look(200*time.Millisecond, true, 1); v != stallStuck {
+		t.Fatalf("at twice the limit: %v", v)
+	}
+	if v := look(200*time.Millisecond, true, 2); v != stallNone || s.lasted != 0 {
+		t.Fatalf("a round did not end the stall: %v after %s", v, s.lasted)
+	}
+	for range 20 {
+		if v := look(200*time.Millisecond, false, 2); v != stallNone {
+			t.Fatalf("a follower was judged: %v", v)
+		}
+	}
+}
+
+// TestLongAbsentPeerIsServedAtOnce compares with the library's own backoff, which would have grown to
+// several seconds here: the peer was away for at least ten failed exchanges.
+func TestLongAbsentPeerIsServedAtOnce(t *testing.T) {
+	w, ms := group(t, 3, nil)
+	l := leader(t, ms)
+	away := others(ms, l)[0]
+	eventually(t, "the peer to answer", func() bool { return l.transport.answering(away.ID()) })
+	addr := away.cfg
+	if err := away.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the silence to be noticed", func() bool { return !l.transport.answering(away.ID()) })
+	// A refused connection fails at once, so failures would mount quickly without the wait.
+	time.Sleep(2 * time.Second)
+	apply(t, others(ms, away), "a")
+	back := start(t, w, addr)
+	eventually(t, "the first heartbeat", func() bool { return l.transport.answering(back.ID()) })
+	answered := time.Now()
+	holds(t, []*member{back}, "a")
+	t.Logf("entries %s after the first heartbeat", time.Since(answered).Round(time.Millisecond))
+}
