@@ -20,7 +20,6 @@ func TestHarness(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	s.ctx = ctx
-	s.cannotWrite("db1") // read-only as every server boots
 	s.byHand("db1", "ip addr add "+s.Facts.VIP+"/32 dev eth0")
 	s.readOnly("db1", "0")
 
@@ -31,6 +30,7 @@ func TestHarness(t *testing.T) {
 	s.seesStaleReads()
 	s.stopClients()
 	s.seesALostRow()
+	s.seesAWrite()
 }
 
 func (s *scenario) startClients() {
@@ -164,4 +164,14 @@ func (s *scenario) seesALostRow() {
 	if err := s.checkTablesEqual(s.ctx); err == nil {
 		s.Error("two tables with different rows are called equal")
 	}
+}
+
+// seesAWrite: the write past the network tells a read-only server from a writable one.
+func (s *scenario) seesAWrite() {
+	s.Helper()
+	if err := s.tryWrite("db2"); err != nil {
+		s.Errorf("db2 is writable: %v", err)
+	}
+	s.readOnly("db2", "1")
+	s.cannotWrite("db2")
 }
