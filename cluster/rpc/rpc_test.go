@@ -1,0 +1,420 @@
+package rpc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// patience is a deadline that only a hang exceeds.
+const patience = 20 * time.Second
+
+var (
+	db1 = Self{Cluster: "c1", Node: "db1", Instance: "i1"}
+	db2 = Self{Cluster: "c1", Node: "db2", Instance: "i2"}
+)
+
+type text struct {
+	Text string `json:"text"`
+}
+
+// serve starts db2 with an echo, and whatever prepare adds.
+func serve(t *testing.T, self *Self, prepare func(*Server)) Peer {
+	t.Helper()
+	s := NewServer(ServerConfig{
+		Self: func() Self { return *self },
+		Authorize: func(h Handshake) error {
+			if h.From != "db1" || h.FromInstance != "i1" {
+				return fmt.Errorf("%s instance %s is no member", h.From, h.FromInstance)
+			}
+			return nil
+		},
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	})
+	s.Handle("echo", func(_ context.Context, from string, body json.RawMessage) (any, error) {
+		var in text
+		if err := Decode(body, &in); err != nil {
+			return nil, ErrBadRequest.Errorf("%v", err)
+		}
+		return text{Text: from + " says " + in.Text}, nil
+	})
+	s.HandleOpen("who", func(context.Context, string, json.RawMessage) (any, error) { return *self, nil })
+	if prepare != nil {
+		prepare(s)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(Prefix, s)
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	return Peer{ID: self.Node, Instance: self.Instance, Addr: srv.Listener.Addr().String()}
+}
+
+func client(t *testing.T, self Self, dial func(context.Context, string, string) (net.Conn, error)) *Client {
+	t.Helper()
+	c := NewClient(ClientConfig{Self: func() Self { return self }, dial: dial})
+	t.Cleanup(c.Close)
+	return c
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestCallAndPing(t *testing.T) {
+	self := db2
+	peer := serve(t, &self, nil)
+	c := client(t, db1, nil)
+	for name, call := range map[string]func(context.Context, Peer, string, any, any) error{"call": c.Call, "ping": c.Ping} {
+		var out text
+		if err := call(within(t, patience), peer, "echo", text{Text: "hello"}, &out); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if out.Text != "db1 says hello" {
+			t.Fatalf("%s: %q", name, out.Text)
+		}
+	}
+	if err := c.Call(context.Background(), peer, "echo", nil, nil); !errors.Is(err, ErrNoDeadline) {
+		t.Fatalf("no deadline: %v", err)
+	}
+}
+
+func TestStrangersAreRefusedByCode(t *testing.T) {
+	self := db2
+	peer := serve(t, &self, nil)
+	cases := map[string]struct {
+		as   Self
+		to   func(*Peer)
+		want *Error
+	}{
+		"other cluster":   {as: Self{Cluster: "c2", Node: "db1", Instance: "i1"}, want: ErrWrongCluster},
+		"no cluster":      {as: Self{Node: "db1", Instance: "i1"}, want: ErrWrongCluster},
+		"other node":      {as: db1, to: func(p *Peer) { p.ID = "db3" }, want: ErrWrongNode},
+		"old instance":    {as: db1, to: func(p *Peer) { p.Instance = "i0" }, want: ErrWrongInstance},
+		"any instance":    {as: db1, to: func(p *Peer) { p.Instance = "" }, want: ErrWrongInstance},
+		"wiped caller":    {as: Self{Cluster: "c1", Node: "db1", Instance: "i9"}, want: ErrUnauthorized},
+		"unknown caller":  {as: Self{Cluster: "c1", Node: "db9", Instance: "i1"}, want: ErrUnauthorized},
+		"nameless caller": {as: Self{Cluster: "c1"}, want: ErrUnauthorized},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			to := peer
+			if c.to != nil {
+				c.to(&to)
+			}
+			err := client(t, c.as, nil).Call(within(t, patience), to, "echo", text{}, nil)
+			if !errors.Is(err, c.want) {
+				t.Fatalf("got %v, want %s", err, c.want.Code)
+			}
+		})
+	}
+}
+
+func TestOpenMethodsServeNewcomersAndStillCheckWhatIsStated(t *testing.T) {
+	self := db2
+	peer := serve(t, &self, nil)
+	newcomer := client(t, Self{Node: "db9"}, nil)
+	var out Self
+	if err := newcomer.Call(within(t, patience), Peer{Addr: peer.Addr, ID: "db2"}, "who", nil, &out); err != nil || out != self {
+		t.Fatalf("newcomer: %+v, %v", out, err)
+	}
+	stranger := client(t, Self{Cluster: "c2", Node: "db9"}, nil)
+	if err := stranger.Call(within(t, patience), Peer{Addr: peer.Addr, ID: "db2"}, "who", nil, nil); !errors.Is(err, ErrWrongCluster) {
+		t.Fatalf("other cluster on an open method: %v", err)
+	}
+	if err := newcomer.Call(within(t, patience), Peer{Addr: peer.Addr, ID: "db2", Instance: "i0"}, "who", nil, nil); !errors.Is(err, ErrWrongInstance) {
+		t.Fatalf("old instance on an open method: %v", err)
+	}
+	self.Cluster = ""
+	if err := client(t, db1, nil).Call(within(t, patience), peer, "who", nil, nil); err != nil {
+		t.Fatalf("a node without a cluster must hear of one: %v", err)
+	}
+	if err := client(t, db1, nil).Call(within(t, patience), peer, "echo", text{}, nil); !errors.Is(err, ErrWrongCluster) {
+		t.Fatalf("a node without a cluster served a member's method: %v", err)
+	}
+}
+
+func TestErrorsCrossTheWireWithTheirCode(t *testing.T) {
+	stale := &Error{Code: "stale_epoch"}
+	self := db2
+	peer := serve(t, &self, func(s *Server) {
+		s.Handle("stale", func(context.Context, string, json.RawMessage) (any, error) {
+			return nil, fmt.Errorf("accepting action: %w", stale.Errorf("3 is below 4"))
+		})
+		s.Handle("plain", func(context.Context, string, json.RawMessage) (any, error) {
+			return nil, errors.New("disk full")
+		})
+		s.Handle("unanswerable", func(context.Context, string, json.RawMessage) (any, error) {
+			return make(chan int), nil
+		})
+	})
+	c := client(t, db1, nil)
+	err := c.Call(within(t, patience), peer, "stale", nil, nil)
+	if !errors.Is(err, stale) || errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), "3 is below 4") {
+		t.Errorf("coded: %v", err)
+	}
+	for method, want := range map[string]*Error{"plain": ErrFailed, "unanswerable": ErrFailed, "nosuch": ErrUnknownMethod} {
+		if err := c.Call(within(t, patience), peer, method, nil, nil); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %s", method, err, want.Code)
+		}
+	}
+	for what, in := range map[string]any{
+		"unknown field": map[string]string{"text": "a", "more": "b"}, "wrong type": 7,
+	} {
+		if err := c.Call(within(t, patience), peer, "echo", in, nil); !errors.Is(err, ErrBadRequest) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestSizesAreBounded(t *testing.T) {
+	self := db2
+	peer := serve(t, &self, func(s *Server) {
+		s.Handle("flood", func(context.Context, string, json.RawMessage) (any, error) {
+			return text{Text: strings.Repeat("x", MaxAnswer)}, nil
+		})
+	})
+	c := client(t, db1, nil)
+	if err := c.Call(within(t, patience), peer, "echo", text{Text: strings.Repeat("x", MaxBody)}, nil); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("our own client: %v", err)
+	}
+	if err := c.Call(within(t, patience), peer, "flood", nil, nil); !errors.Is(err, ErrTooLarge) || !errors.Is(err, ErrNoAnswer) {
+		t.Errorf("flooding peer: %v", err)
+	}
+	// Somebody who ignores the limit.
+	req, err := http.NewRequest(http.MethodPost, "http://"+peer.Addr+Prefix+"echo", strings.NewReader(strings.Repeat(" ", MaxBody+1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	Handshake{Cluster: "c1", From: "db1", FromInstance: "i1", To: "db2", ToInstance: "i2"}.write(req.Header)
+	writeTimeout(req.Header, patience)
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := readAtMost(resp.Body, MaxAnswer)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := refusalOf(resp.StatusCode, body); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("raw request: %v", err)
+	}
+}
+
+func TestUnreachableIsNotNoAnswer(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := Peer{ID: "db2", Instance: "i2", Addr: ln.Addr().String()}
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := client(t, db1, nil).Call(within(t, patience), gone, "echo", nil, nil); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("refused connection: %v", err)
+	}
+	hole := func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
+	if err := client(t, db1, hole).Call(within(t, 50*time.Millisecond), gone, "echo", nil, nil); !errors.Is(err, ErrUnreachable) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("no way to connect: %v", err)
+	}
+	self := db2
+	begun := make(chan time.Time, 1)
+	peer := serve(t, &self, func(s *Server) {
+		s.Handle("slow", func(ctx context.Context, _ string, _ json.RawMessage) (any, error) {
+			deadline, _ := ctx.Deadline()
+			begun <- deadline
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+	})
+	err = client(t, db1, nil).Call(within(t, 300*time.Millisecond), peer, "slow", nil, nil)
+	if !errors.Is(err, ErrNoAnswer) && !errors.Is(err, ErrFailed) {
+		t.Errorf("slow handler: %v", err)
+	}
+	if deadline := <-begun; time.Until(deadline) > time.Second {
+		t.Errorf("the handler was given until %s from now", time.Until(deadline))
+	}
+}
+
+func TestAnswerOfSomebodyElseIsNoAnswer(t *testing.T) {
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "teapot") {
+			w.WriteHeader(http.StatusTeapot)
+		}
+		if _, err := io.WriteString(w, `{"text":"hello"}`); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer other.Close()
+	c := client(t, db1, nil)
+	for _, method := range []string{"echo", "teapot"} {
+		err := c.Call(within(t, patience), Peer{ID: "db2", Instance: "i2", Addr: other.Listener.Addr().String()}, method, nil, nil)
+		if !errors.Is(err, ErrNoAnswer) {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+}
+
+// holes is a dialer whose living connections can be turned into black holes, as by a cut link: nothing
+// sent arrives, nothing comes back, and no error tells. New connections work.
+type holes struct {
+	mu    sync.Mutex
+	conns []*hole
+	dials atomic.Int32
+}
+
+type hole struct {
+	net.Conn
+	silent atomic.Bool
+}
+
+func (h *hole) Write(p []byte) (int, error) {
+	if h.silent.Load() {
+		return len(p), nil
+	}
+	return h.Conn.Write(p)
+}
+
+func (h *holes) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	h.dials.Add(1)
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &hole{Conn: conn}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.conns = append(h.conns, c)
+	return c, nil
+}
+
+func (h *holes) swallow() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.conns {
+		c.silent.Store(true)
+	}
+}
+
+// gate is a method whose calls wait inside their handlers until all of them are there.
+type gate struct {
+	arrived, leave chan struct{}
+}
+
+func (g gate) serve(context.Context, string, json.RawMessage) (any, error) {
+	g.arrived <- struct{}{}
+	<-g.leave
+	return nil, nil
+}
+
+// warm leaves n idle ping connections in the pool.
+func (g gate) warm(t *testing.T, c *Client, peer Peer, n int) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			if err := c.Ping(within(t, patience), peer, "gate", nil, nil); err != nil {
+				t.Errorf("warming: %v", err)
+			}
+		})
+	}
+	for range n {
+		<-g.arrived
+	}
+	for range n {
+		g.leave <- struct{}{}
+	}
+	wg.Wait()
+}
+
+func TestBlackHoleDoesNotPoisonThePool(t *testing.T) {
+	g := gate{arrived: make(chan struct{}), leave: make(chan struct{})}
+	self := db2
+	peer := serve(t, &self, func(s *Server) { s.Handle("gate", g.serve) })
+	const idle = 3
+	net := &holes{}
+	c := client(t, db1, net.dial)
+	g.warm(t, c, peer, idle)
+	net.swallow()
+	if err := c.Ping(within(t, 100*time.Millisecond), peer, "echo", text{}, nil); !errors.Is(err, ErrNoAnswer) {
+		t.Fatalf("ping into the hole: %v", err)
+	}
+	if err := c.Ping(within(t, patience), peer, "echo", text{}, nil); err != nil {
+		t.Fatalf("first ping after the link is back: %v", err)
+	}
+
+	// Positive control: a pool that keeps its idle connections pays a deadline for each of them.
+	g.warm(t, c, peer, idle)
+	net.swallow()
+	lost := 0
+	for range idle {
+		keep := c.link(linkKey{addr: peer.Addr, ping: true})
+		req, err := c.request(within(t, 100*time.Millisecond), time.Second, peer, "echo", text{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := exchange(keep, req, peer); err != nil {
+			lost++
+		}
+	}
+	if lost != idle {
+		t.Fatalf("%d calls lost in a pool of %d dead connections: the test proves nothing", lost, idle)
+	}
+}
+
+func TestSlowOrderDoesNotDelayAPing(t *testing.T) {
+	release := make(chan struct{})
+	self := db2
+	peer := serve(t, &self, func(s *Server) {
+		s.Handle("order", func(context.Context, string, json.RawMessage) (any, error) {
+			<-release
+			return nil, nil
+		})
+	})
+	net := &holes{}
+	c := client(t, db1, net.dial)
+	done := make(chan error, 1)
+	go func() { done <- c.Call(within(t, patience), peer, "order", nil, nil) }()
+	for range 5 {
+		if err := c.Ping(within(t, patience), peer, "echo", text{}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(release)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if n := net.dials.Load(); n != 2 {
+		t.Errorf("%d connections for one order and five pings, want 2: pings share one, orders have their own", n)
+	}
+}
+
+func BenchmarkPing(b *testing.B) {
+	s := NewServer(ServerConfig{Self: func() Self { return db2 }, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	s.Handle("ping", func(context.Context, string, json.RawMessage) (any, error) { return nil, nil })
+	srv := httptest.NewServer(s)
+	defer srv.Close()
+	c := NewClient(ClientConfig{Self: func() Self { return db1 }})
+	defer c.Close()
+	peer := Peer{ID: "db2", Instance: "i2", Addr: srv.Listener.Addr().String()}
+	for b.Loop() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		if err := c.Ping(ctx, peer, "ping", nil, nil); err != nil {
+			b.Fatal(err)
+		}
+		cancel()
+	}
+}
