@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -64,7 +63,7 @@ func exitCode(err error) int {
 	var usage usageError
 	var coded interface{ ExitCode() int }
 	switch {
-	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"): // cobra's own commands say only this
+	case errors.As(err, &usage):
 		return exitUsage
 	case errors.As(err, &coded):
 		return coded.ExitCode()

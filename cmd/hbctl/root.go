@@ -50,7 +50,6 @@ func newRoot(a *app) *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetUsageTemplate(usageTemplate)
-	root.CompletionOptions.HiddenDefaultCmd = false
 	f := root.PersistentFlags()
 	f.StringVar(&a.addr, "addr", "", "API `HOST:PORT[,...]` of any nodes, tried in turn (default $"+envAddr+", then "+defaultAddr+")")
 	f.VarP(newChoice(&a.output, "table", "json"), "output", "o", "`table|json`")
@@ -61,6 +60,13 @@ func newRoot(a *app) *cobra.Command {
 		newStatus(a), newPromote(a), newDemote(a), newPause(a), newResume(a),
 		newHistory(a), newIncident(a), newWhyNot(a), newBootstrap(a), newSandboxCommand(), newVersion(a),
 	)
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" { // cobra's own ends with 0 for a shell it does not know
+			c.Args, c.RunE = groupArgs, showHelp
+			c.Example = "  hbctl completion bash > /etc/bash_completion.d/hbctl"
+		}
+	}
 	return root
 }
 
