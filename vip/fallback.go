@@ -114,16 +114,7 @@ func (g *timerGate) release() error {
 func (m *Manager) expire() {
 	m.ops.Lock()
 	defer m.ops.Unlock()
-	for _, a := range m.cfg.Addresses {
-		link, err := m.links.read(a.Interface)
-		if err == nil && link.has(a.IP) {
-			err = m.links.remove(link.index, a.IP)
-		}
-		if err != nil {
-			m.log.Error("removing an address at the end of the lease failed", "address", a.IP, "err", err)
-		}
-	}
-	if _, err := m.Sever(); err != nil {
-		m.log.Error("severing connections at the end of the lease failed", "err", err)
+	if err := m.removeAll(); err != nil {
+		m.log.Error("fencing at the end of the lease failed", "err", err)
 	}
 }

@@ -144,7 +144,8 @@ func (g *kernelGate) release() error {
 	return err
 }
 
-// destroy removes the tables. From then on nothing is held back.
+// destroy removes the tables and releases the gate, so that no check puts them back. From then on nothing
+// is held back.
 func (g *kernelGate) destroy() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -164,5 +165,7 @@ func (g *kernelGate) destroy() error {
 			return fmt.Errorf("removing the gate: %w", err)
 		}
 	}
-	return nil
+	err = g.sock.close()
+	g.sock = nil
+	return err
 }

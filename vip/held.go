@@ -56,21 +56,25 @@ func (m *Manager) letGo(ctx context.Context) error {
 	m.sched.insist = false
 	m.owedDefence = false
 	m.mu.Unlock()
-	var errs []error
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("removing the addresses: %w", err)
+	}
+	return m.removeAll()
+}
+
+// removeAll severs before it removes, because without the address the kernel cannot send the clients their
+// resets, and again afterwards, because somebody may have come in between. The caller holds ops.
+func (m *Manager) removeAll() error {
+	_, err := m.Sever()
+	errs := []error{err}
 	for _, a := range m.cfg.Addresses {
 		link, err := m.links.read(a.Interface)
-		if err != nil {
-			errs = append(errs, err)
-			continue
+		if err == nil && link.has(a.IP) {
+			err = m.links.remove(link.index, a.IP)
 		}
-		if link.has(a.IP) {
-			errs = append(errs, m.links.remove(link.index, a.IP))
-		}
+		errs = append(errs, err)
 	}
-	if err := ctx.Err(); err != nil {
-		return errors.Join(append(errs, fmt.Errorf("severing connections: %w", err))...)
-	}
-	_, err := m.Sever()
+	_, err = m.Sever()
 	return errors.Join(append(errs, err)...)
 }
 

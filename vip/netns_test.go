@@ -227,12 +227,12 @@ func (h *host) dial(ip netip.Addr, timeout time.Duration) (net.Conn, string, err
 		return nil, "", err
 	}
 	h.t.Cleanup(func() { _ = c.Close() })
-	name, err := h.read(c)
+	name, err := h.read(c, timeout)
 	return c, name, err
 }
 
-func (h *host) read(c net.Conn) (string, error) {
-	check(h.t, c.SetReadDeadline(time.Now().Add(waitLimit)), "setting deadline")
+func (h *host) read(c net.Conn, timeout time.Duration) (string, error) {
+	check(h.t, c.SetReadDeadline(time.Now().Add(timeout)), "setting deadline")
 	buf := make([]byte, 64)
 	n, err := c.Read(buf)
 	return string(buf[:n]), err
@@ -254,6 +254,14 @@ func (h *host) mustBeRefused(ip netip.Addr) {
 	_, name, err := h.dial(ip, waitLimit)
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		h.t.Fatalf("connecting to %s: reached %q, %v; want a reset", ip, name, err)
+	}
+}
+
+// mustBeReset fails unless the connection was ended by a reset.
+func (h *host) mustBeReset(c net.Conn) {
+	h.t.Helper()
+	if got, err := h.read(c, waitLimit); !errors.Is(err, syscall.ECONNRESET) {
+		h.t.Fatalf("over a connection to %s: read %q, %v; want a reset", c.RemoteAddr(), got, err)
 	}
 }
 
