@@ -2,6 +2,7 @@ package mysqld
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -161,22 +162,33 @@ func (mariadb) bypassers(ctx context.Context, q querier, cfg Config) ([]string, 
 	return grantees(ctx, q, cfg, "SUPER", "READ_ONLY ADMIN")
 }
 
+// errBlind is returned when the manager sees no account but its own.
+var errBlind = errors.New("the manager sees only its own privileges")
+
 // grantees names the accounts, other than the manager and the server's own
-// locked ones, that hold any of the privileges.
+// locked ones, that hold any of the privileges. Both servers show foreign
+// accounts only to who may read the schema mysql.
 func grantees(ctx context.Context, q querier, cfg Config, privileges ...string) ([]string, error) {
-	found, err := rows(ctx, q, "SELECT DISTINCT GRANTEE FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE IN ("+quotedList(privileges)+") ORDER BY GRANTEE")
+	found, err := rows(ctx, q, "SELECT GRANTEE, MAX(PRIVILEGE_TYPE IN ("+quotedList(privileges)+")) AS bypasses"+
+		" FROM information_schema.USER_PRIVILEGES GROUP BY GRANTEE ORDER BY GRANTEE")
 	if err != nil {
 		return nil, err
 	}
 	var out []string
+	foreign := false
 	for _, r := range found {
 		name := r["GRANTEE"]
-		switch {
-		case strings.HasPrefix(name, "'"+cfg.ManagerUser+"'@"):
-		case strings.HasPrefix(name, "'mariadb.sys'@"), strings.HasPrefix(name, "'mysql.s"), strings.HasPrefix(name, "'mysql.infoschema'"):
-		default:
+		if strings.HasPrefix(name, "'"+cfg.ManagerUser+"'@") {
+			continue
+		}
+		foreign = true
+		locked := strings.HasPrefix(name, "'mariadb.sys'@") || strings.HasPrefix(name, "'mysql.s") || strings.HasPrefix(name, "'mysql.infoschema'")
+		if r.yes("bypasses") && !locked {
 			out = append(out, name)
 		}
+	}
+	if !foreign {
+		return nil, errBlind
 	}
 	return out, nil
 }

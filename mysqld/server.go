@@ -151,6 +151,14 @@ type driverLogger struct{ log *slog.Logger }
 // Print implements the driver's Logger.
 func (l driverLogger) Print(v ...any) { l.log.Debug("database driver", "message", fmt.Sprint(v...)) }
 
+// keepControl asks for control connections to be opened if some are missing.
+// It is called when the server has just answered.
+func (s *Server) keepControl() {
+	if s.db.Stats().OpenConnections < controlConnections {
+		s.wantWarm()
+	}
+}
+
 // wantWarm asks for a round of opening control connections; it never blocks.
 func (s *Server) wantWarm() {
 	select {

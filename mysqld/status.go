@@ -128,9 +128,7 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 		atBoot := s.boot.observe(&st, p, uptime, time.Now())
 		st.Generation = s.generation.observe(st.Incarnation, st.ReceiverID, st.ApplierID)
 		st.Problems = append(append(st.Problems, atBoot...), commonProblems(&st)...)
-		if s.db.Stats().OpenConnections < controlConnections {
-			s.wantWarm()
-		}
+		s.keepControl()
 		return st, nil
 	}
 }
@@ -177,6 +175,7 @@ func (s *Server) Alive(ctx context.Context) error {
 	if err := s.db.QueryRowContext(ctx, "SELECT 1").Scan(&one); err != nil {
 		return fmt.Errorf("asking %s whether it lives: %w", s.target(), err)
 	}
+	s.keepControl()
 	return nil
 }
 
@@ -221,7 +220,7 @@ func (s *Server) Checks(ctx context.Context) []string {
 func (s *Server) privilegeProblems(ctx context.Context) []string {
 	accounts, err := s.dialect.bypassers(ctx, s.db, s.cfg)
 	if err != nil {
-		return []string{fmt.Sprintf("The accounts cannot be checked (%v); grant the manager SELECT on the account tables.", err)}
+		return []string{fmt.Sprintf("The accounts cannot be checked (%v); grant the manager SELECT ON mysql.* so that those who bypass read_only can be named.", err)}
 	}
 	var out []string
 	for _, a := range accounts {

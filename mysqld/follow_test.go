@@ -1,0 +1,215 @@
+package mysqld
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+func TestFollowWithSemiSync(t *testing.T) {
+	t.Parallel()
+	nodes := cluster(t, 2, true)
+	source, replica := nodes[0], nodes[1]
+	ctx := testContext(t)
+
+	position, err := source.WriteBarrier(ctx, 7, "db1")
+	source.must(err)
+	source.must(source.insert(ctx, 3))
+	replica.must(replica.Drain(ctx, source.status().Executed))
+	if holds, err := replica.Contains(ctx, position); err != nil || !holds {
+		t.Fatalf("the replica does not hold the barrier %s: %v", position, err)
+	}
+	epoch, node, err := replica.LastEpoch(ctx)
+	if err != nil || epoch != 7 || node != "db1" {
+		t.Fatalf("last epoch %d of %q: %v", epoch, node, err)
+	}
+
+	before := replica.status()
+	result, err := replica.Follow(ctx, source.source())
+	replica.must(err)
+	after := replica.status()
+	if result.Repointed || result.GenerationChanged || after.ReceiverID != before.ReceiverID || after.ApplierID != before.ApplierID {
+		t.Fatalf("following the same source again did something: %+v", result)
+	}
+	if after.Generation == "" || after.Generation != before.Generation {
+		t.Fatalf("generation %q became %q", before.Generation, after.Generation)
+	}
+
+	replica.must(replica.ReplicaSemiSync(ctx, false))
+	replica.connected(false)
+	if now := replica.status(); now.ApplierID != before.ApplierID || now.ReceiverID == before.ReceiverID || now.Generation != before.Generation {
+		t.Fatalf("only the receiver should have been restarted: before %+v, now %+v", before, now)
+	}
+	if problems := replica.status().Problems; len(problems) != 0 {
+		t.Fatalf("problems: %q", problems)
+	}
+}
+
+// lagging holds a replica's applier up; release lets it go on.
+func lagging(n *node) (release func()) {
+	conn, err := n.boss.Conn(testContext(n.t))
+	n.must(err)
+	_, err = conn.ExecContext(testContext(n.t), "LOCK TABLES app.t READ")
+	n.must(err)
+	return func() {
+		_, err := conn.ExecContext(testContext(n.t), "UNLOCK TABLES")
+		n.must(err)
+		n.must(conn.Close())
+	}
+}
+
+func TestFreezeHoldsWhatWasAcknowledged(t *testing.T) {
+	t.Parallel()
+	nodes := cluster(t, 3, true)
+	source, replica, next := nodes[0], nodes[1], nodes[2]
+	ctx := testContext(t)
+	release := lagging(replica)
+	source.must(source.insert(ctx, 5))
+	acknowledged := source.status().Executed
+	next.must(next.Drain(ctx, acknowledged))
+
+	replica.eventually("receiving", func() bool { return replica.status().Received == acknowledged })
+	before := replica.status()
+	received, err := replica.Freeze(ctx, nil)
+	replica.must(err)
+	again, err := replica.Freeze(ctx, nil)
+	replica.must(err)
+	if received != acknowledged || again != received {
+		t.Fatalf("frozen at %s, then %s; acknowledged %s", received, again, acknowledged)
+	}
+	st := replica.status()
+	if st.Executed == received || st.IORunning != ThreadNo || !st.SQLRunning || st.Generation != before.Generation {
+		t.Fatalf("the test is not about a lagging applier: %+v", st)
+	}
+	if err := replica.StopReplication(ctx); !errors.Is(err, ErrNotDrained) {
+		t.Fatalf("stopping replication with unapplied transactions: %v", err)
+	}
+
+	source.must(source.service.Kill(ctx))
+	next.must(next.StopReplication(ctx))
+	done := make(chan error, 1)
+	go func() {
+		result, err := replica.Follow(ctx, next.source())
+		if err == nil && (!result.Repointed || !result.GenerationChanged) {
+			err = errors.New("a repoint was not reported")
+		}
+		done <- err
+	}()
+	release()
+	replica.must(<-done)
+	next.lead(false)
+	next.must(next.insert(ctx, 2))
+	sameRows(t, next, replica)
+	if replica.count() != 7 {
+		t.Fatalf("%d rows", replica.count())
+	}
+}
+
+// TestBothThreadsStopped is the control of the order kept by Freeze and Follow:
+// both stopped and started again, acknowledged rows are gone, and the status
+// shows it. Then the rescue, which needs no order.
+func TestBothThreadsStopped(t *testing.T) {
+	t.Parallel()
+	prepare := func(t *testing.T) (replica, next *node, acknowledged string) {
+		nodes := cluster(t, 3, true)
+		ctx := testContext(t)
+		nodes[0].must(nodes[0].insert(ctx, 1))
+		for _, n := range nodes[1:] {
+			n.must(n.Drain(ctx, nodes[0].status().Executed))
+		}
+		nodes[1].sql("STOP SLAVE SQL_THREAD")
+		nodes[0].must(nodes[0].insert(ctx, 5))
+		acknowledged = nodes[0].status().Executed
+		nodes[2].must(nodes[2].Drain(ctx, acknowledged))
+		nodes[1].eventually("receiving", func() bool { return nodes[1].status().Received == acknowledged })
+		nodes[0].must(nodes[0].service.Kill(ctx))
+		nodes[2].must(nodes[2].StopReplication(ctx))
+		return nodes[1], nodes[2], acknowledged
+	}
+	t.Run("control: both stopped then started", func(t *testing.T) {
+		replica, _, acknowledged := prepare(t)
+		generation := replica.status().Generation
+		replica.sql("STOP SLAVE", "START SLAVE SQL_THREAD")
+		st := replica.status()
+		if st.Received == acknowledged || replica.count() != 1 {
+			t.Fatalf("nothing was lost, so this server needs no care: %+v", st)
+		}
+		if st.Generation == generation {
+			t.Fatal("the generation did not change")
+		}
+	})
+	t.Run("rescue while running", func(t *testing.T) {
+		replica, next, acknowledged := prepare(t)
+		replica.sql("STOP SLAVE")
+		if !replica.status().BothThreadsStopped() || replica.status().Generation != "" {
+			t.Fatal("both stopped is not shown")
+		}
+		_, err := replica.Follow(testContext(t), next.source())
+		replica.must(err)
+		if st := replica.status(); st.Executed != acknowledged || replica.count() != 6 {
+			t.Fatalf("%d rows, executed %s, acknowledged %s", replica.count(), st.Executed, acknowledged)
+		}
+	})
+	t.Run("rescue after a crash", func(t *testing.T) {
+		replica, next, acknowledged := prepare(t)
+		ctx := testContext(t)
+		replica.must(replica.service.Kill(ctx))
+		replica.start(StartOptions{})
+		received, err := replica.Freeze(ctx, nil)
+		replica.must(err)
+		if received != acknowledged || replica.count() != 6 {
+			t.Fatalf("frozen at %s, acknowledged %s, %d rows", received, acknowledged, replica.count())
+		}
+		replica.follow(next, false)
+	})
+}
+
+func TestFreezeSeversASlowStop(t *testing.T) {
+	t.Parallel()
+	nodes := cluster(t, 2, true)
+	source, replica := nodes[0], nodes[1]
+	ctx := testContext(t)
+	// A stopped source answers nothing: STOP waits for its dump thread's death.
+	source.signal(sigStop)
+	severed := 0
+	received, err := replica.Freeze(ctx, func() error {
+		severed++
+		if severed == 1 {
+			source.signal(sigCont) // what destroying the socket would do: STOP goes on
+		}
+		return nil
+	})
+	replica.must(err)
+	if severed == 0 || received == "" {
+		t.Fatalf("severed %d times, received %q", severed, received)
+	}
+}
+
+func TestFreezeRefusesABrokenApplier(t *testing.T) {
+	t.Parallel()
+	nodes := cluster(t, 2, true)
+	source, replica := nodes[0], nodes[1]
+	ctx := testContext(t)
+	replica.sql("SET sql_log_bin=0; ")
+	conn, err := replica.boss.Conn(ctx)
+	replica.must(err)
+	defer conn.Close()
+	for _, s := range []string{"SET sql_log_bin=0", "INSERT INTO app.t (id, v) VALUES (1, 'in the way')"} {
+		_, err := conn.ExecContext(ctx, s)
+		replica.must(err)
+	}
+	source.must(source.insert(ctx, 1))
+	replica.eventually("stopping on an error", func() bool { return replica.status().SQLErrno != 0 })
+	if _, err := replica.Freeze(ctx, nil); !errors.Is(err, ErrApplierStopped) {
+		t.Fatalf("freezing: %v", err)
+	}
+	if st := replica.status(); st.IORunning != ThreadYes {
+		t.Fatalf("the receiver was touched: %+v", st)
+	}
+	short, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := replica.Drain(short, source.status().Executed); !errors.Is(err, ErrApplierStopped) {
+		t.Fatalf("draining: %v", err)
+	}
+}

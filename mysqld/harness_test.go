@@ -1,0 +1,385 @@
+package mysqld
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"golang.org/x/sys/unix"
+)
+
+// testTimeout bounds a test's waiting; it says nothing about speed.
+const testTimeout = 60 * time.Second
+
+const (
+	managerUser, managerPassword         = "highbase", "manager secret"
+	replicationUser, replicationPassword = "highbase_repl", "replication 'secret'"
+)
+
+// accounts are created in the template: the manager with the least privileges
+// this package needs, an application and an all-powerful account.
+const accounts = `FLUSH PRIVILEGES;
+CREATE USER 'highbase'@'localhost' IDENTIFIED BY 'manager secret';
+GRANT SLAVE MONITOR, BINLOG MONITOR, REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, READ_ONLY ADMIN, CONNECTION ADMIN, PROCESS, BINLOG ADMIN, RELOAD ON *.* TO 'highbase'@'localhost';
+GRANT ALL ON highbase.* TO 'highbase'@'localhost';
+CREATE USER 'highbase_repl'@'%' IDENTIFIED BY 'replication ''secret''';
+GRANT REPLICATION SLAVE ON *.* TO 'highbase_repl'@'%';
+CREATE USER 'app'@'localhost' IDENTIFIED BY 'app';
+GRANT ALL ON app.* TO 'app'@'localhost';
+CREATE USER 'boss'@'localhost' IDENTIFIED BY 'boss';
+GRANT ALL ON *.* TO 'boss'@'localhost' WITH GRANT OPTION;
+CREATE DATABASE app;
+CREATE TABLE app.t (id BIGINT AUTO_INCREMENT PRIMARY KEY, v MEDIUMTEXT) ENGINE=InnoDB;
+CREATE TABLE app.old (id BIGINT PRIMARY KEY) ENGINE=MyISAM;
+`
+
+// template is a data directory made once and copied for every server.
+var template struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func TestMain(m *testing.M) {
+	// Connections die here on purpose.
+	if err := mysql.SetLogger(log.New(io.Discard, "", 0)); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	if template.dir != "" {
+		_ = os.RemoveAll(template.dir)
+	}
+	os.Exit(code)
+}
+
+// makeTemplate initialises a data directory. Only one at a time on a machine:
+// several at once starve each other.
+func makeTemplate() (string, error) {
+	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "highbase-install-db.lock"), os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp("", "hb-mysqld-")
+	if err != nil {
+		return "", err
+	}
+	data := filepath.Join(dir, "data")
+	out, err := exec.Command("mariadb-install-db", "--no-defaults", "--datadir="+data, "--user="+currentUser(),
+		"--auth-root-authentication-method=normal", "--skip-test-db").CombinedOutput()
+	if err != nil {
+		return dir, fmt.Errorf("mariadb-install-db: %w: %s", err, out)
+	}
+	boot := exec.Command("mariadbd", "--no-defaults", "--bootstrap", "--datadir="+data, "--user="+currentUser())
+	boot.Stdin = strings.NewReader(accounts)
+	if out, err := boot.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("creating accounts: %w: %s", err, out)
+	}
+	return dir, nil
+}
+
+func currentUser() string {
+	if os.Getuid() == 0 {
+		return "root"
+	}
+	return os.Getenv("USER")
+}
+
+// node is one real server of a test.
+type node struct {
+	*Server
+	t       *testing.T
+	id      int
+	dir     string
+	port    uint16
+	socket  string
+	service Service
+	boss    *sql.DB
+	app     *sql.DB
+}
+
+// testContext ends with the test.
+func testContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// newNode makes a server that is not started yet; extra are server options.
+func newNode(t *testing.T, id int, extra ...string) *node {
+	t.Helper()
+	if _, err := exec.LookPath("mariadbd"); err != nil {
+		t.Skip("skipping, mariadbd is not installed")
+	}
+	template.once.Do(func() { template.dir, template.err = makeTemplate() })
+	if template.err != nil {
+		t.Fatal(template.err)
+	}
+	dir, err := os.MkdirTemp("", "hb-") // short: a socket's path has 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if out, err := exec.Command("cp", "-a", filepath.Join(template.dir, "data"), dir).CombinedOutput(); err != nil {
+		t.Fatalf("copying the template: %v: %s", err, out)
+	}
+	n := &node{t: t, id: id, dir: dir, port: freePort(t), socket: filepath.Join(dir, "s")}
+	n.service = n.newService(extra...)
+	n.Server, err = Open(Config{
+		Dialect: "mariadb", Socket: n.socket, Host: "127.0.0.1", Port: n.port,
+		ManagerUser: managerUser, ManagerPassword: managerPassword,
+		ReplicationUser: replicationUser, ReplicationPassword: replicationPassword,
+		Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.boss, n.app = n.open("boss"), n.open("app")
+	t.Cleanup(n.close)
+	return n
+}
+
+// testWriter sends log lines to the test.
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+func (n *node) open(account string) *sql.DB {
+	db, err := sql.Open("mysql", account+":"+account+"@unix("+n.socket+")/app?interpolateParams=true")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return db
+}
+
+func (n *node) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	defer cancel()
+	if err := n.service.Kill(ctx); err != nil {
+		n.t.Errorf("cleaning up node %d: %v", n.id, err)
+	}
+	if n.t.Failed() {
+		if log, err := os.ReadFile(filepath.Join(n.dir, "log")); err == nil {
+			n.t.Logf("log of node %d:\n%s", n.id, log)
+		}
+	}
+	n.Server.Close()
+	n.boss.Close()
+	n.app.Close()
+}
+
+func (n *node) newService(extra ...string) Service {
+	s, err := NewService(ServiceConfig{
+		Kind: "child", Dialect: "mariadb", Socket: n.socket, Command: n.command(extra...),
+		PIDFile: filepath.Join(n.dir, "pid"), Log: filepath.Join(n.dir, "log"),
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return s
+}
+
+func (n *node) dataDir() string { return filepath.Join(n.dir, "data") }
+
+func (n *node) command(extra ...string) []string {
+	return append([]string{
+		"mariadbd", "--no-defaults", "--user=" + currentUser(), "--datadir=" + n.dataDir(), "--socket=" + n.socket,
+		"--bind-address=127.0.0.1", fmt.Sprintf("--port=%d", n.port), fmt.Sprintf("--server-id=%d", n.id),
+		"--log-bin=bin", "--relay-log=relay", "--binlog-format=ROW", "--log-slave-updates", "--gtid-strict-mode",
+		"--sync-binlog=1", "--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M",
+		"--innodb-flush-method=fsync", "--skip-name-resolve", "--performance-schema=OFF",
+		"--rpl-semi-sync-master-timeout=4294967295", "--rpl-semi-sync-master-wait-point=AFTER_SYNC",
+	}, extra...)
+}
+
+// freePort asks the kernel for one.
+func freePort(t *testing.T) uint16 {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return uint16(l.Addr().(*net.TCPAddr).Port)
+}
+
+// start starts the server and fails the test if it does not come.
+func (n *node) start(opts StartOptions) {
+	n.t.Helper()
+	if err := n.service.Start(testContext(n.t), opts); err != nil {
+		log, _ := os.ReadFile(filepath.Join(n.dir, "log"))
+		n.t.Fatalf("starting node %d: %v\n%s", n.id, err, log)
+	}
+}
+
+func (n *node) source() Source { return Source{Host: "127.0.0.1", Port: n.port} }
+
+func (n *node) pid() int {
+	n.t.Helper()
+	pid, running, err := n.service.Running(testContext(n.t))
+	if err != nil || !running {
+		n.t.Fatalf("node %d does not run: %v", n.id, err)
+	}
+	return pid
+}
+
+func (n *node) signal(sig syscall.Signal) {
+	n.t.Helper()
+	if err := syscall.Kill(n.pid(), sig); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) status() Status {
+	n.t.Helper()
+	st, err := n.Status(testContext(n.t))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return st
+}
+
+// must fails the test on an error.
+func (n *node) must(err error) {
+	n.t.Helper()
+	if err != nil {
+		n.t.Fatalf("node %d: %v", n.id, err)
+	}
+}
+
+// sql runs statements as the all-powerful account.
+func (n *node) sql(statements ...string) {
+	n.t.Helper()
+	for _, s := range statements {
+		if _, err := n.boss.ExecContext(testContext(n.t), s); err != nil {
+			n.t.Fatalf("node %d: %s: %v", n.id, s, err)
+		}
+	}
+}
+
+// count is the number of rows in app.t.
+func (n *node) count() int {
+	n.t.Helper()
+	var c int
+	if err := n.boss.QueryRowContext(testContext(n.t), "SELECT COUNT(*) FROM app.t").Scan(&c); err != nil {
+		n.t.Fatal(err)
+	}
+	return c
+}
+
+// insert writes rows as the application and returns the first error.
+func (n *node) insert(ctx context.Context, rows int) error {
+	for i := range rows {
+		if _, err := n.app.ExecContext(ctx, "INSERT INTO app.t (v) VALUES (?)", i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eventually waits for a condition.
+func (n *node) eventually(what string, cond func() bool) {
+	n.t.Helper()
+	ctx := testContext(n.t)
+	if err := poll(ctx, func() (bool, error) { return cond(), nil }); err != nil {
+		n.t.Fatalf("node %d: %s: %v; status %+v", n.id, what, err, n.status())
+	}
+}
+
+// lead makes n a writable source; semiSync says whether commits wait.
+func (n *node) lead(semiSync bool) {
+	n.t.Helper()
+	ctx := testContext(n.t)
+	n.must(n.SetBarrierWritable(ctx))
+	n.must(n.EnsureEpochTable(ctx))
+	if semiSync {
+		n.must(n.EnableSourceSemiSync(ctx, 1))
+	}
+	n.must(n.SetWritable(ctx))
+}
+
+// follow makes n a replica of src and waits until it is connected.
+func (n *node) follow(src *node, semiSync bool) {
+	n.t.Helper()
+	ctx := testContext(n.t)
+	n.must(n.ReplicaSemiSync(ctx, semiSync))
+	_, err := n.Follow(ctx, src.source())
+	n.must(err)
+	n.connected(semiSync)
+}
+
+func (n *node) connected(semiSync bool) {
+	n.t.Helper()
+	n.eventually("following", func() bool {
+		st := n.status()
+		return st.IORunning == ThreadYes && st.SQLRunning && st.ReplicaSemiSyncActive == semiSync
+	})
+}
+
+// cluster starts n servers at once: the first leads, the others follow it.
+func cluster(t *testing.T, size int, semiSync bool) []*node {
+	t.Helper()
+	nodes := make([]*node, size)
+	var wait sync.WaitGroup
+	for i := range nodes {
+		nodes[i] = newNode(t, i+1)
+	}
+	for _, n := range nodes {
+		wait.Go(func() {
+			if err := n.service.Start(testContext(t), StartOptions{}); err != nil {
+				t.Errorf("starting node %d: %v", n.id, err)
+			}
+		})
+	}
+	wait.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	nodes[0].lead(false)
+	for _, n := range nodes[1:] {
+		n.follow(nodes[0], semiSync)
+	}
+	if semiSync {
+		nodes[0].must(nodes[0].EnableSourceSemiSync(testContext(t), 1))
+	}
+	return nodes
+}
+
+// sameRows compares the tables by checksum.
+func sameRows(t *testing.T, a, b *node) {
+	t.Helper()
+	for _, n := range []*node{b} {
+		n.eventually("catching up", func() bool {
+			ok, err := n.Contains(testContext(t), a.status().Executed)
+			return err == nil && ok && n.count() == a.count()
+		})
+	}
+	sum := func(n *node) (sum int64) {
+		var table string
+		if err := n.boss.QueryRowContext(testContext(t), "CHECKSUM TABLE app.t EXTENDED").Scan(&table, &sum); err != nil {
+			t.Fatal(err)
+		}
+		return sum
+	}
+	if sum(a) != sum(b) {
+		t.Fatalf("rows differ: node %d has %d, node %d has %d", a.id, a.count(), b.id, b.count())
+	}
+}
