@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"fmt"
 	"log/slog"
 	"os"
 )
@@ -38,7 +37,7 @@ func RunChild(args []string) int {
 	case len(args) == 3 && args[0] == kindHost:
 		err = runHost(args[1], args[2], log.With("node", args[2]))
 	default:
-		err = fmt.Errorf("%w: %s is started by the sandbox itself", ErrUsage, childVerb)
+		err = usagef("%s is started by the sandbox itself", childVerb)
 	}
 	if err != nil {
 		log.Error("sandbox process failed", "args", args, "error", err)

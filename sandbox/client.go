@@ -42,7 +42,7 @@ func (s *Sandbox) Dial(ctx context.Context, host, network, addr string) (net.Con
 // a database host it logs in as root over the socket, on the client as app through the VIP. A nil stream is /dev/null. When ctx ends, the command and its process group are killed.
 func (s *Sandbox) Exec(ctx context.Context, host string, argv []string, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
 	if len(argv) == 0 {
-		return 0, fmt.Errorf("%w: exec needs a command", ErrUsage)
+		return 0, usagef("exec needs a command")
 	}
 	if _, _, err := s.call(ctx, request{Op: "running", Host: host}); err != nil {
 		return 0, err

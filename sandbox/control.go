@@ -55,20 +55,11 @@ func (r reply) err() error {
 	case r.Error == "":
 		return nil
 	case r.Usage:
-		return &remoteError{text: r.Error, is: ErrUsage}
+		return mistake{errors.New(r.Error)}
 	default:
-		return &remoteError{text: r.Error}
+		return errors.New(r.Error)
 	}
 }
-
-// remoteError is an error that was named on the other side of a control socket.
-type remoteError struct {
-	text string
-	is   error
-}
-
-func (e *remoteError) Error() string { return e.text }
-func (e *remoteError) Unwrap() error { return e.is }
 
 func errorReply(err error) reply {
 	if err == nil {

@@ -31,7 +31,7 @@ func (r *runner) dial(ctx context.Context, req request) (*os.File, error) {
 	defer conn.Close()
 	filer, ok := conn.(interface{ File() (*os.File, error) })
 	if !ok {
-		return nil, fmt.Errorf("%w: connections of network %q cannot be handed over", ErrUsage, req.Network)
+		return nil, usagef("connections of network %q cannot be handed over", req.Network)
 	}
 	return filer.File()
 }
@@ -40,7 +40,7 @@ func (r *runner) dial(ctx context.Context, req request) (*os.File, error) {
 func (p plan) resolve(address string) (string, error) {
 	name, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrUsage, err)
+		return "", usagef("%w", err)
 	}
 	if net.ParseIP(name) != nil {
 		return address, nil

@@ -76,11 +76,11 @@ func findFault(verb string, args []string) (fault, error) {
 			continue
 		}
 		if want := len(strings.Fields(f.Args)); len(args) != want {
-			return f, fmt.Errorf("%w: %s takes %d arguments (%s), got %d", ErrUsage, verb, want, f.Args, len(args))
+			return f, usagef("%s takes %d arguments (%s), got %d", verb, want, f.Args, len(args))
 		}
 		return f, nil
 	}
-	return fault{}, fmt.Errorf("%w: unknown fault %q: want one of %s", ErrUsage, verb, strings.Join(verbs, ", "))
+	return fault{}, usagef("unknown fault %q: want one of %s", verb, strings.Join(verbs, ", "))
 }
 
 func (r *runner) fault(ctx context.Context, verb string, args []string) error {
@@ -166,7 +166,7 @@ func hostOp(op string) func(*runner, context.Context, *host) error {
 
 func (h *host) checkData() error {
 	if h.Role != RoleData {
-		return fmt.Errorf("%w: %s has no database server", ErrUsage, h.Name)
+		return usagef("%s has no database server", h.Name)
 	}
 	return nil
 }
@@ -228,7 +228,7 @@ func (r *runner) oneway(_ context.Context, args []string) error {
 		}
 	}
 	if args[0] == args[1] {
-		return fmt.Errorf("%w: oneway %s %s: want two hosts", ErrUsage, args[0], args[1])
+		return usagef("oneway %s %s: want two hosts", args[0], args[1])
 	}
 	return r.filter.block([]direction{{args[0], args[1]}})
 }

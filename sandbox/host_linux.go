@@ -143,7 +143,7 @@ func (h *hostInit) handle(ctx context.Context, req request, files []*os.File) (r
 		}
 		return errorReply(err), nil
 	default:
-		return errorReply(fmt.Errorf("%w: unknown operation %q", ErrUsage, req.Op)), nil
+		return errorReply(usagef("unknown operation %q", req.Op)), nil
 	}
 }
 
@@ -153,7 +153,7 @@ func (h *hostInit) keeper(name string) (*keeper, error) {
 		k = h.mysqld
 	}
 	if k == nil {
-		return nil, fmt.Errorf("%w: the sandbox itself runs no %s on %s", ErrUsage, name, h.host.Name)
+		return nil, usagef("the sandbox itself runs no %s on %s", name, h.host.Name)
 	}
 	return k, nil
 }
@@ -161,7 +161,7 @@ func (h *hostInit) keeper(name string) (*keeper, error) {
 // exec runs a command with the caller's three descriptors until it ends or the caller goes away.
 func (h *hostInit) exec(ctx context.Context, req request, files []*os.File) (int, error) {
 	if len(req.Args) == 0 || len(files) != 3 {
-		return 0, fmt.Errorf("%w: a command and three descriptors are needed", ErrUsage)
+		return 0, usagef("a command and three descriptors are needed")
 	}
 	dir := req.Dir
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 )
 
@@ -23,17 +24,25 @@ func (m mariadb) seed(ctx context.Context, p plan, datadir string) error {
 	if err != nil {
 		return err
 	}
+	// Never the machine's /tmp: temporary tables are named after the process, whose number is small and common in a
+	// PID namespace, and a starting server removes those of its number.
+	tmp := p.path("seed.tmp")
+	if err := os.MkdirAll(tmp, 0o700); err != nil {
+		return fmt.Errorf("making a temporary directory: %w", err)
+	}
+	defer os.RemoveAll(tmp) // the sandbox's directory goes as a whole anyway
+	tmpdir := "--tmpdir=" + tmp
 	unlock, err := lockInstall()
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	if err := run(ctx, "", installer, "--no-defaults", "--user=root", "--datadir="+datadir, "--skip-test-db",
-		"--auth-root-authentication-method=socket", "--skip-name-resolve", "--innodb-log-file-size="+redoLogSize); err != nil {
+		"--auth-root-authentication-method=socket", "--skip-name-resolve", "--innodb-log-file-size="+redoLogSize, tmpdir); err != nil {
 		return fmt.Errorf("initialising a data directory: %w", err)
 	}
 	if err := run(ctx, m.accounts(p.Secrets), program, "--no-defaults", "--bootstrap", "--user=root", "--datadir="+datadir,
-		"--skip-log-bin", "--innodb-log-file-size="+redoLogSize); err != nil {
+		"--skip-log-bin", "--innodb-log-file-size="+redoLogSize, tmpdir); err != nil {
 		return fmt.Errorf("creating the accounts: %w", err)
 	}
 	return nil

@@ -55,7 +55,7 @@ func makeDisk(p plan, host string) error {
 // fillDisk leaves not one free byte on the host's memory disk.
 func fillDisk(p plan, host string) error {
 	if p.DiskSize == 0 {
-		return fmt.Errorf("%w: %s lies on the machine's own disk, which is not filled: use up --disk-size SIZE", ErrUsage, host)
+		return usagef("%s lies on the machine's own disk, which is not filled: use up --disk-size SIZE", host)
 	}
 	f, err := os.OpenFile(p.fillFile(host), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil && !errors.Is(err, unix.ENOSPC) {

@@ -19,6 +19,14 @@ var (
 	ErrAlreadyUp = errors.New("sandbox is already up")
 )
 
+// mistake is an error that wraps ErrUsage without saying the word.
+type mistake struct{ error }
+
+func (mistake) Is(target error) bool { return target == ErrUsage }
+func (m mistake) Unwrap() error      { return m.error }
+
+func usagef(format string, args ...any) error { return mistake{fmt.Errorf(format, args...)} }
+
 // DefaultName is the name of the sandbox that is meant when none is given.
 const DefaultName = "default"
 
@@ -52,7 +60,7 @@ var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,22}[a-z0-9])?$`)
 
 func checkName(name string) error {
 	if !nameForm.MatchString(name) {
-		return fmt.Errorf("%w: sandbox name %q: want 1 to 24 lower-case letters, digits and inner dashes", ErrUsage, name)
+		return usagef("sandbox name %q: want 1 to 24 lower-case letters, digits and inner dashes", name)
 	}
 	return nil
 }
@@ -110,13 +118,13 @@ func (o Options) check() error {
 		return err
 	}
 	if o.Nodes < 1 || o.Nodes > 9 {
-		return fmt.Errorf("%w: nodes = %d: want 1 to 9", ErrUsage, o.Nodes)
+		return usagef("nodes = %d: want 1 to 9", o.Nodes)
 	}
 	if o.Witnesses < 0 || o.Witnesses > 9 {
-		return fmt.Errorf("%w: witnesses = %d: want 0 to 9", ErrUsage, o.Witnesses)
+		return usagef("witnesses = %d: want 0 to 9", o.Witnesses)
 	}
 	if o.DiskSize != 0 && o.DiskSize < minDiskSize {
-		return fmt.Errorf("%w: disk size = %d bytes: a data directory needs at least %d", ErrUsage, o.DiskSize, minDiskSize)
+		return usagef("disk size = %d bytes: a data directory needs at least %d", o.DiskSize, minDiskSize)
 	}
 	for _, c := range []struct {
 		flag, value string
@@ -127,7 +135,7 @@ func (o Options) check() error {
 		{"log-level", o.LogLevel, []string{"debug", "info", "warn", "error"}},
 	} {
 		if !contains(c.allowed, c.value) {
-			return fmt.Errorf("%w: %s = %q: want one of %v", ErrUsage, c.flag, c.value, c.allowed)
+			return usagef("%s = %q: want one of %v", c.flag, c.value, c.allowed)
 		}
 	}
 	_, err := newServer(o.Server)

@@ -102,7 +102,7 @@ func interfaceName(name string) []byte {
 func (p plan) parsePartition(text string) ([]direction, error) {
 	groups := strings.Split(text, "/")
 	if len(groups) < 2 {
-		return nil, fmt.Errorf("%w: partition %q: want groups separated by /, as in db1,db2/db3", ErrUsage, text)
+		return nil, usagef("partition %q: want groups separated by /, as in db1,db2/db3", text)
 	}
 	group := make(map[string]int)
 	var names []string
@@ -112,7 +112,7 @@ func (p plan) parsePartition(text string) ([]direction, error) {
 				return nil, err
 			}
 			if _, twice := group[name]; twice {
-				return nil, fmt.Errorf("%w: partition %q names %s twice", ErrUsage, text, name)
+				return nil, usagef("partition %q names %s twice", text, name)
 			}
 			group[name] = i
 			names = append(names, name)

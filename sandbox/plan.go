@@ -86,8 +86,7 @@ func newPlan(o Options) (plan, error) {
 	for _, h := range p.Hosts {
 		for _, s := range []string{p.socket(h.Name), p.hostSocket(h.Name), p.controlSocket()} {
 			if len(s) > maxSocketPath {
-				return p, fmt.Errorf("%w: the directory is too long: socket %s has %d characters, the kernel allows %d",
-					ErrUsage, s, len(s), maxSocketPath)
+				return p, usagef("the directory is too long: socket %s has %d characters, the kernel allows %d", s, len(s), maxSocketPath)
 			}
 		}
 	}
@@ -122,7 +121,7 @@ func (p plan) host(name string) (planHost, error) {
 		}
 		names = append(names, h.Name)
 	}
-	return planHost{}, fmt.Errorf("%w: no host %q in sandbox %s: it has %v", ErrUsage, name, p.Name, names)
+	return planHost{}, usagef("no host %q in sandbox %s: it has %v", name, p.Name, names)
 }
 
 // Paths, all below the sandbox's directory.

@@ -163,7 +163,7 @@ func (r *runner) handle(ctx context.Context, req request, files []*os.File) (rep
 		}
 		return errorReply(err), nil
 	default:
-		return errorReply(fmt.Errorf("%w: unknown operation %q", ErrUsage, req.Op)), nil
+		return errorReply(usagef("unknown operation %q", req.Op)), nil
 	}
 }
 

@@ -30,9 +30,9 @@ func newServer(dialect string) (server, error) {
 	case "mariadb":
 		return mariadb{}, nil
 	case "mysql":
-		return nil, fmt.Errorf("%w: server = mysql: the sandbox builds MariaDB hosts only so far; use --server mariadb", ErrUsage)
+		return nil, usagef("server = mysql: the sandbox builds MariaDB hosts only so far; use --server mariadb")
 	default:
-		return nil, fmt.Errorf("%w: server = %q: want mariadb", ErrUsage, dialect)
+		return nil, usagef("server = %q: want mariadb", dialect)
 	}
 }
 

@@ -120,10 +120,23 @@ type keeper struct {
 func (k *keeper) Start() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	for k.pid != 0 && hasEnded(k.pid) { // but we have not been told yet
+		ended := k.ended
+		k.mu.Unlock()
+		<-ended
+		k.mu.Lock()
+	}
 	k.want = true
 	return k.launch()
 }
 
+// hasEnded reports whether a child is only waiting to be collected.
+func hasEnded(pid int) bool {
+	p, ok := readProcess(pid)
+	return !ok || p.state == 'Z' || p.state == 'X'
+}
+
+// launch starts the process unless it runs; k.mu is held.
 func (k *keeper) launch() error {
 	if k.pid != 0 {
 		return nil

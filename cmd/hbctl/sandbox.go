@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -26,7 +24,15 @@ func (p *sandboxPlace) open() (*sandbox.Sandbox, error) {
 	if errors.Is(err, sandbox.ErrNotUp) {
 		return nil, fmt.Errorf("%w; build it with hbctl sandbox up", err)
 	}
-	return sb, err
+	return sb, sandboxError(err)
+}
+
+// sandboxError gives a mistake of the caller the exit code of one.
+func sandboxError(err error) error {
+	if errors.Is(err, sandbox.ErrUsage) {
+		return usageError{err}
+	}
+	return err
 }
 
 // newSandboxCommand returns `hbctl sandbox` with all its verbs.
@@ -37,8 +43,12 @@ func newSandboxCommand() *cobra.Command {
 		Short: "A whole cluster on this machine, to try and to break",
 		Long: "Builds database hosts db1.., witnesses w1.. and a client as network namespaces on this machine, each with a\n" +
 			"real server and hbd, and breaks them on request. Works without root where user namespaces are allowed.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Example: `  hbctl sandbox up                            three database hosts and a client
+  hbctl sandbox exec client -- mariadb app    an application, through the VIP
+  hbctl sandbox fault kill-host db1           and then?
+  hbctl sandbox down`,
+		Args: groupArgs,
+		RunE: showHelp,
 	}
 	cmd.PersistentFlags().StringVar(&place.name, "name", sandbox.DefaultName, "which sandbox")
 	cmd.PersistentFlags().StringVar(&place.dir, "dir", "", "directory that holds sandboxes (default: /var/lib/highbase/sandbox, without root below ~/.local/state)")
@@ -61,24 +71,22 @@ func newSandboxUp(place *sandboxPlace) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Build the sandbox and bootstrap its cluster",
-		Args:  cobra.NoArgs,
+		Args:  usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := interruptible(cmd)
-			defer stop()
 			var err error
 			if o.DiskSize, err = parseSize(diskSize); err != nil {
-				return err
+				return usageError{err}
 			}
 			if o.Program, err = os.Executable(); err != nil {
 				return fmt.Errorf("finding this program: %w", err)
 			}
 			o.Name, o.Dir = place.name, place.dir
 			o.Progress = func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) }
-			sb, err := sandbox.Up(ctx, o)
+			sb, err := sandbox.Up(cmd.Context(), o)
 			if err != nil {
-				return err
+				return sandboxError(err)
 			}
-			return printTryThis(ctx, cmd.OutOrStdout(), place, sb, o.Bare)
+			return printTryThis(cmd.Context(), cmd.OutOrStdout(), place, sb, o.Bare)
 		},
 	}
 	f := cmd.Flags()
@@ -111,7 +119,7 @@ func parseSize(text string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
 	if err != nil || n <= 0 || n<<shift>>shift != n {
-		return 0, fmt.Errorf("%w: size %q: want a number with K, M or G, such as 300M", sandbox.ErrUsage, text)
+		return 0, fmt.Errorf("size %q: want a number with K, M or G, such as 300M", text)
 	}
 	return n << shift, nil
 }
@@ -147,24 +155,23 @@ func newSandboxDown(place *sandboxPlace) *cobra.Command {
 	return &cobra.Command{
 		Use:   "down",
 		Short: "End the sandbox and remove everything of it",
-		Args:  cobra.NoArgs,
+		Args:  usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := sandbox.Down(cmd.Context(), place.dir, place.name)
 			if errors.Is(err, sandbox.ErrNotUp) { // what was asked for is the case
 				fmt.Fprintln(cmd.ErrOrStderr(), err)
 				return nil
 			}
-			return err
+			return sandboxError(err)
 		},
 	}
 }
 
 func newSandboxStatus(place *sandboxPlace) *cobra.Command {
-	var output string
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:   "status",
 		Short: "Hosts, addresses and processes of the sandbox",
-		Args:  cobra.NoArgs,
+		Args:  usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			sb, err := place.open()
 			if err != nil {
@@ -174,20 +181,14 @@ func newSandboxStatus(place *sandboxPlace) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			switch output {
-			case "json":
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(st)
-			case "text":
+			if o := cmd.Flag("output"); o == nil || o.Value.String() != "json" { // a flag of the root command
 				return printSandbox(cmd.OutOrStdout(), st)
-			default:
-				return fmt.Errorf("%w: output %q: want text or json", sandbox.ErrUsage, output)
 			}
+			enc := json.NewEncoder(cmd.OutOrStdout())
+			enc.SetIndent("", "  ")
+			return enc.Encode(st)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
-	return cmd
 }
 
 func printSandbox(out io.Writer, st sandbox.Status) error {
@@ -205,9 +206,4 @@ func pidText(pid int) string {
 		return "-"
 	}
 	return strconv.Itoa(pid)
-}
-
-// interruptible is the command's context, ended by SIGINT and SIGTERM as well.
-func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 }

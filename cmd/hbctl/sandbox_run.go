@@ -14,20 +14,22 @@ func newSandboxExec(place *sandboxPlace) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec HOST -- CMD [ARG...]",
 		Short: "Run a command on a host; its exit status is ours",
-		Args:  cobra.MinimumNArgs(2),
+		Args:  usage(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sb, err := place.open()
 			if err != nil {
 				return err
 			}
-			ctx, stop := interruptible(cmd)
-			defer stop()
-			exit, err := sb.Exec(ctx, args[0], args[1:], os.Stdin, os.Stdout, os.Stderr)
+			host, argv := args[0], args[1:]
+			if argv[0] == "--" { // flags are not looked for behind HOST, so neither is this
+				argv = argv[1:]
+			}
+			exit, err := sb.Exec(cmd.Context(), host, argv, os.Stdin, os.Stdout, os.Stderr)
 			if err != nil {
-				return err
+				return sandboxError(err)
 			}
 			if exit != 0 {
-				os.Exit(exit) // not an error of ours: the command has said what it had to say
+				return codeError(exit) // the command has said what it had to say
 			}
 			return nil
 		},
@@ -47,14 +49,14 @@ func newSandboxFault(place *sandboxPlace) *cobra.Command {
 		Use:       "fault VERB [ARG...]",
 		Short:     "Break something, or mend it",
 		Long:      "Breaks or mends one thing and returns when that has had its effect:\n\n" + help.String(),
-		Args:      cobra.MinimumNArgs(1),
+		Args:      usage(cobra.MinimumNArgs(1)),
 		ValidArgs: verbs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sb, err := place.open()
 			if err != nil {
 				return err
 			}
-			return sb.Fault(cmd.Context(), args[0], args[1:]...)
+			return sandboxError(sb.Fault(cmd.Context(), args[0], args[1:]...))
 		},
 	}
 }
