@@ -14,6 +14,8 @@ type Prober interface {
 	Server() fsm.ServerStatus
 	// Look takes a new look now, bounded by ctx, and returns it.
 	Look(ctx context.Context) fsm.ServerStatus
+	// Generation is the server's receive generation: while it stays the same, nothing received was forgotten. "" is unknown.
+	Generation() string
 	// Changed receives (capacity one, never blocking the prober) when the state may have changed: at once when mysqld dies.
 	Changed() <-chan struct{}
 	// Reach logs in to the mysqld at host:port and returns nil when it answered.

@@ -1,0 +1,46 @@
+package cluster
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/highbase/highbase/cluster/raftnode"
+	"github.com/highbase/highbase/fsm"
+)
+
+// Config is all a Node needs to know.
+type Config struct {
+	Cluster string     // human name
+	Node    fsm.NodeID // this node's id
+	DataDir string
+	Peers   []fsm.Member // every member, this node too; Instance is not known yet
+	VIPs    []string     // addresses, for status
+	Server  string       // "mariadb" or "mysql"
+
+	Settings   fsm.Settings // proposed at bootstrap; from then on the log's are in force
+	RaftTiming raftnode.Timing
+	BindAPI    string // host:port of the API and the node RPC
+	BindRaft   string
+	BindGossip string // host:port
+	GossipPort int
+
+	Prober    Prober    // nil on a witness
+	Database  Database  // nil on a witness
+	Service   Service   // nil on a witness
+	Addresser Addresser // nil on a witness
+	Fencer    Fencer    // may be nil
+
+	HandoverTimeout time.Duration // how long a shutting down primary waits for its successor
+	Logger          *slog.Logger
+	// OnStuck is called when this process can no longer do its part and should exit; its supervisor starts it again.
+	OnStuck func(reason string)
+}
+
+func (c Config) self() fsm.Member {
+	for _, m := range c.Peers {
+		if m.ID == c.Node {
+			return m
+		}
+	}
+	return fsm.Member{}
+}

@@ -1,0 +1,211 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/highbase/highbase/fsm"
+)
+
+// errOvertaken is returned by an action whose right has passed: a newer order was accepted or a newer epoch applied.
+var errOvertaken = errors.New("a newer order or epoch has come")
+
+// carryOut does the actions of one judgement in order and stops at the first that fails: the next judgement sees what is left.
+func (n *Node) carryOut(ctx context.Context, actions []fsm.Action) {
+	for _, a := range actions {
+		start := now()
+		err := n.exec.run(ctx, func(ctx context.Context) error {
+			if err := n.mayStill(a); err != nil {
+				return err
+			}
+			return n.execute(ctx, a)
+		})
+		n.stats.acted(a, err, now()-start)
+		if err != nil {
+			if !errors.Is(err, errOvertaken) && !errors.Is(err, errPreempted) && ctx.Err() == nil {
+				n.log.Warn("action failed", "action", a.Kind, "rule", a.Rule, "epoch", a.Epoch, "error", err.Error())
+			}
+			break
+		}
+		if a.Kind != fsm.ActFollow || now()-start > 5*time.Millisecond {
+			n.log.Info("action", "action", a.Kind, "rule", a.Rule, "epoch", a.Epoch, "took", (now() - start).Round(100*time.Microsecond))
+		}
+	}
+	// What was changed must be seen before it is judged again.
+	c, cancel := context.WithTimeout(n.ctx, time.Second)
+	defer cancel()
+	n.cfg.Prober.Look(c)
+}
+
+// mayStill is the fencing token at work: it is asked under the executor lock, right before an effect.
+func (n *Node) mayStill(a fsm.Action) error {
+	if n.promises.get().outdated(a.Epoch, a.Index) || n.store.State().Epoch != a.Epoch {
+		return errOvertaken
+	}
+	return nil
+}
+
+// limits of single actions. An action that runs into its limit is judged anew.
+const (
+	shortAction = 5 * time.Second
+	longAction  = 60 * time.Second
+)
+
+func (n *Node) execute(ctx context.Context, a fsm.Action) error {
+	limit := shortAction
+	switch a.Kind {
+	case fsm.ActStart, fsm.ActStopFollow, fsm.ActBarrier, fsm.ActFollow, fsm.ActReturn:
+		limit = longAction
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	db := n.cfg.Database
+	st := n.store.State()
+	switch a.Kind {
+	case fsm.ActSelfFence:
+		_, err := n.makeReadOnly(ctx, false)
+		return err
+	case fsm.ActReleaseVIP:
+		return n.cfg.Addresser.SetHeld(ctx, false)
+	case fsm.ActStart:
+		return n.start(ctx, st, false)
+	case fsm.ActKill:
+		return n.cfg.Service.Kill(ctx)
+	case fsm.ActStopFollow:
+		return n.stopFollowing(ctx, st)
+	case fsm.ActSourceSync:
+		return db.SourceSync(ctx, st.Sync.Acks)
+	case fsm.ActBarrier:
+		return n.barrier(ctx, a)
+	case fsm.ActOpen:
+		return n.openService(ctx, a, st)
+	case fsm.ActFollow:
+		return n.follow(ctx, a, st)
+	case fsm.ActReturn:
+		return n.comeBack(ctx, a, st)
+	case fsm.ActUnblock:
+		return n.unblockAll()
+	case fsm.ActCloseGate, fsm.ActNone:
+		return nil
+	}
+	return fmt.Errorf("action %q is not known to this version", a.Kind)
+}
+
+// start starts mysqld. A restart in place that fails is told to the leader, who decides on the next attempt.
+func (n *Node) start(ctx context.Context, st fsm.State, rewind bool) error {
+	err := n.cfg.Service.Start(ctx, rewind)
+	if err == nil {
+		n.cfg.Prober.Look(ctx)
+		n.stats.started()
+		return nil
+	}
+	if st.Op != nil && st.Op.Step == fsm.StepRestart && st.Primary == n.cfg.Node {
+		n.stats.startFailed(st.Op.Index, err.Error())
+		n.peers.kickAll()
+	}
+	return fmt.Errorf("starting mysqld: %w", err)
+}
+
+func (n *Node) stopFollowing(ctx context.Context, st fsm.State) error {
+	db := n.cfg.Database
+	sv := n.cfg.Prober.Look(ctx)
+	position := sv.Received
+	if st.Op != nil && st.Op.Position != "" && st.Op.To == n.cfg.Node {
+		position = st.Op.Position
+	}
+	begin := now()
+	if err := db.Drain(ctx, position); err != nil {
+		return fmt.Errorf("applying what was received: %w", err)
+	}
+	n.stats.phase("drain", now()-begin)
+	if err := db.StopReplication(ctx); err != nil {
+		return fmt.Errorf("stopping replication: %w", err)
+	}
+	return n.unblockAll()
+}
+
+// barrier writes the first transaction of the epoch. Held is durable before it: from here this node may have a tail of its own.
+func (n *Node) barrier(ctx context.Context, a fsm.Action) error {
+	begin := now()
+	if err := n.promises.update(func(p *Promises) { p.Held = max(p.Held, a.Epoch) }); err != nil {
+		return err
+	}
+	sv := n.cfg.Prober.Look(ctx)
+	if err := n.cfg.Database.SetBarrierWritable(ctx); err != nil {
+		return err
+	}
+	if _, err := n.cfg.Database.WriteBarrier(ctx, a.Epoch, string(n.cfg.Node)); err != nil {
+		return fmt.Errorf("barrier of epoch %d: %w", a.Epoch, err)
+	}
+	n.stats.phase("barrier", now()-begin)
+	return n.promises.update(func(p *Promises) { p.BarrierEpoch, p.BarrierRun = a.Epoch, sv.Started })
+}
+
+// openService lets clients in: writable, gate, address, announcement, in this order. Each has the right checked right before it.
+func (n *Node) openService(ctx context.Context, a fsm.Action, st fsm.State) error {
+	begin := now()
+	if err := n.cfg.Database.SetWritable(ctx); err != nil {
+		return fmt.Errorf("writable: %w", err)
+	}
+	if err := n.mayStill(a); err != nil {
+		return err
+	}
+	deadline := n.holder.deadline(a.Epoch)
+	if deadline == 0 {
+		return errors.New("the lease has run out")
+	}
+	if !n.gateOpen() {
+		if err := n.cfg.Addresser.Open(deadline); err != nil {
+			return fmt.Errorf("opening the gate: %w", err)
+		}
+	}
+	if err := n.cfg.Addresser.SetHeld(ctx, true); err != nil {
+		return fmt.Errorf("taking the address: %w", err)
+	}
+	if !n.stats.announced(a.Epoch) {
+		n.cfg.Addresser.Announce()
+		n.stats.setAnnounced(a.Epoch)
+	}
+	n.insist(st)
+	if st.Op != nil {
+		n.stats.phase("announce", now()-begin)
+		n.stats.served(st.Op.Index)
+	}
+	n.holder.kick()
+	n.peers.kickAll()
+	return nil
+}
+
+// insist keeps announcing while the host of an old primary that did not give way may still be alive.
+func (n *Node) insist(st fsm.State) {
+	if st.Op == nil || st.Op.Step != fsm.StepPromoted || st.Op.From == "" || st.Op.Kind.Planned() {
+		return
+	}
+	n.cfg.Addresser.Insist(true)
+	from, epoch := st.Op.From, st.Epoch
+	n.wg.Go(func() {
+		// Until it has applied the new epoch and let go, or for a minute: after that the regular refresh goes on.
+		end := time.NewTimer(time.Minute)
+		defer end.Stop()
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-n.ctx.Done():
+				return
+			case <-end.C:
+				n.cfg.Addresser.Insist(false)
+				return
+			case <-tick.C:
+			}
+			obs, at, ok := n.peers.observed(from)
+			gone := ok && now()-at < time.Second && obs.Epoch >= epoch && !obs.VIPHeld
+			if gone || n.store.State().Epoch != epoch {
+				n.cfg.Addresser.Insist(false)
+				return
+			}
+		}
+	})
+}

@@ -1,0 +1,271 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/highbase/highbase/cluster/raftnode"
+	"github.com/highbase/highbase/fsm"
+)
+
+// leading is one leadership: its picture begins empty. It gathers, lets fsm.Decide judge, commits and sends orders, and gathers again.
+type leading struct {
+	n      *Node
+	term   uint64
+	wake   chan struct{}
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	mu       sync.Mutex
+	step     stepKey     // the operation step the answers belong to
+	since    fsm.Instant // when this leader first saw it
+	began    fsm.Instant // when it first saw the operation
+	answers  []fsm.Answer
+	fence    *fsm.Evidence
+	release  *fsm.Answer
+	reached  bool
+	failed   string
+	phases   []fsm.PhaseTime
+	inFlight map[orderKey]bool
+	catching map[fsm.NodeID]catching
+	verdicts []fsm.Verdict
+	moved    fsm.Instant // last try to hand leadership away
+}
+
+type stepKey struct {
+	op    uint64
+	epoch uint64
+	step  fsm.Step
+	index uint64
+}
+
+type orderKey struct {
+	kind  fsm.OrderKind
+	node  fsm.NodeID
+	epoch uint64
+	index uint64
+}
+
+// catching follows one incarnation until it holds what the primary had after the incarnation was first seen.
+type catching struct {
+	incarnation string
+	target      string // the primary's position, read after the incarnation was first seen; "" while being asked for
+	asked       bool
+}
+
+// leadership is told by Raft of every change.
+func (n *Node) leadership(isLeader bool, term uint64) {
+	if old := n.leading.Swap(nil); old != nil {
+		n.grantor.leaveOffice()
+		old.cancel()
+		<-old.done
+	}
+	if !isLeader {
+		return
+	}
+	n.stats.tookOffice()
+	ctx, cancel := context.WithCancel(n.ctx)
+	l := &leading{n: n, term: term, wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}),
+		inFlight: map[orderKey]bool{}, catching: map[fsm.NodeID]catching{}}
+	n.leading.Store(l)
+	go func() {
+		defer close(l.done)
+		l.run(ctx)
+	}()
+}
+
+func (l *leading) run(ctx context.Context) {
+	if !l.takeOffice(ctx) {
+		return
+	}
+	changed := l.n.store.watch()
+	defer l.n.store.unwatch(changed)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-l.wake:
+		case <-timer.C:
+		}
+		// Several rounds may be due at once: each commit makes the next decision possible.
+		for l.turn(ctx) {
+		}
+		timer.Reset(l.n.settings().Ping / 2)
+	}
+}
+
+// takeOffice waits for a round of this term: before it, the applied state may lack what an earlier leader committed.
+func (l *leading) takeOffice(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		c, cancel := context.WithTimeout(ctx, 2*time.Second)
+		_, err := l.n.raft().VerifyQuorumRound(c)
+		cancel()
+		if err == nil {
+			l.n.grantor.takeOffice(l.n.raft().Term(), l.n.store.State())
+			l.n.log.Info("took office as Raft leader", "term", l.term, "epoch", l.n.store.State().Epoch)
+			return true
+		}
+		if errors.Is(err, raftnode.ErrNotLeader) || errors.Is(err, raftnode.ErrClosed) {
+			return false
+		}
+	}
+	return false
+}
+
+// turn decides once. It reports whether something was committed, so that another turn is due.
+func (l *leading) turn(ctx context.Context) bool {
+	st := l.n.store.State()
+	v := fsm.Classify(st, l.view(st))
+	d := fsm.Decide(st, v)
+	l.report(d)
+	for _, o := range d.Orders {
+		l.send(ctx, o)
+	}
+	committed := false
+	for _, c := range d.Commands {
+		if l.commit(ctx, st, c) != nil {
+			break
+		}
+		committed = true
+	}
+	if d.Transfer != "" {
+		l.transfer(ctx, st, d.Transfer)
+	}
+	l.followCatching(ctx, st, v)
+	return committed && ctx.Err() == nil
+}
+
+// view is the picture of this moment.
+func (l *leading) view(st fsm.State) fsm.View {
+	v := fsm.View{Self: l.n.cfg.Node, Now: now(), Wall: time.Now(), Nodes: l.n.peers.observations(), LeaseClear: l.n.grantor.clearAt()}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.enter(st, v.Now)
+	v.StepSince, v.Answers, v.Fence, v.Release, v.Reached, v.ReleaseError = l.since, slices.Clone(l.answers), l.fence, l.release, l.reached, l.failed
+	v.Phases = slices.Clone(l.phases)
+	// An answer counts only while the incarnation that gave it lives: a member that has forgotten something since is asked again.
+	v.Answers = slices.DeleteFunc(v.Answers, func(a fsm.Answer) bool {
+		obs := v.Node(a.Node)
+		gone := a.Held == 0 && obs.Known && obs.At > l.since && obs.Obs.Incarnation != "" && obs.Obs.Incarnation != a.Incarnation
+		if gone {
+			l.answers = slices.DeleteFunc(l.answers, func(b fsm.Answer) bool { return b.Node == a.Node })
+		}
+		return gone
+	})
+	for _, m := range st.Sync.Members {
+		if c, ok := l.catching[m.Node]; ok && c.target == caught {
+			v.CaughtUp = append(v.CaughtUp, fsm.SyncMember{Node: m.Node, Incarnation: c.incarnation})
+		}
+	}
+	return v
+}
+
+// enter notes a new step. Answers belong to an epoch of an operation: those of another are forgotten.
+func (l *leading) enter(st fsm.State, t fsm.Instant) {
+	var key stepKey
+	if st.Op != nil {
+		key = stepKey{st.Op.ID, st.Epoch, st.Op.Step, st.Op.Index}
+	}
+	if key == l.step {
+		return
+	}
+	old := l.step
+	if key.op != old.op {
+		l.phases, l.began = nil, t
+	} else if name := phaseOf[old.step]; name != "" {
+		l.phases = append(l.phases, fsm.PhaseTime{Name: name, Took: t - l.since})
+	}
+	if key.op != old.op || key.epoch != old.epoch {
+		l.answers, l.fence, l.release, l.reached, l.failed = nil, nil, nil, false, ""
+		clear(l.catching)
+	}
+	l.step, l.since = key, t
+}
+
+// phaseOf names the time spent in a step.
+var phaseOf = map[fsm.Step]string{fsm.StepBegun: "fence", fsm.StepFenced: "freeze", fsm.StepPrepared: "prepare", fsm.StepReleasing: "release"}
+
+// report logs a verdict when it is new: what is true every turn is a metric, not a log line.
+func (l *leading) report(d fsm.Decision) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, v := range d.Verdicts {
+		if !slices.ContainsFunc(l.verdicts, func(o fsm.Verdict) bool { return o.Rule == v.Rule && o.Node == v.Node && o.OK == v.OK }) {
+			l.n.log.Info("decided", "rule", v.Rule, "node", v.Node, "ok", v.OK, "value", v.Value, "threshold", v.Threshold, "why", v.Why)
+		}
+	}
+	l.verdicts = d.Verdicts
+}
+
+// commit proposes one command. A command that ends an epoch first stops this leader from granting any more of it.
+func (l *leading) commit(ctx context.Context, st fsm.State, c fsm.Command) error {
+	ends := c.Begin != nil || c.Release != nil
+	if ends {
+		l.n.grantor.end(st.Epoch)
+	}
+	err := l.n.propose(ctx, c)
+	if err == nil {
+		if ends {
+			// From here the applied state refuses by itself.
+			l.n.grantor.resume()
+		}
+		return nil
+	}
+	l.n.log.Warn("not committed", "command", c.Name(), "error", err.Error())
+	if ends && (errors.Is(err, fsm.ErrRefused) || errors.Is(err, raftnode.ErrNotProposed)) {
+		l.n.grantor.resume()
+	}
+	if ends && errors.Is(err, raftnode.ErrUnknownOutcome) {
+		// A successful round puts everything proposed before it into the applied state, or out of the log for good.
+		if _, rerr := l.n.raft().VerifyQuorumRound(ctx); rerr == nil {
+			l.n.grantor.resume()
+		}
+	}
+	return err
+}
+
+// proposeTimeout bounds one commit. A leader that cannot commit for so long has Raft's watchdog to deal with.
+const proposeTimeout = 3 * time.Second
+
+// propose commits a command and returns the FSM's refusal, if any.
+func (n *Node) propose(ctx context.Context, c fsm.Command) error {
+	data, err := c.Encode()
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", c.Name(), err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
+	defer cancel()
+	r := n.raft()
+	if r == nil {
+		return raftnode.ErrNotLeader
+	}
+	res, _, err := r.Apply(ctx, data)
+	if err != nil {
+		return err
+	}
+	if refusal, ok := res.(error); ok {
+		return refusal
+	}
+	return nil
+}
+
+// transfer hands leadership away, at most every few seconds.
+func (l *leading) transfer(ctx context.Context, st fsm.State, to fsm.NodeID) {
+	m, ok := st.Member(to)
+	if !ok || now()-l.moved < 3*time.Second {
+		return
+	}
+	l.moved = now()
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := l.n.raft().TransferTo(ctx, raftnode.MakeServerID(string(m.ID), m.Instance)); err != nil {
+		l.n.log.Warn("leadership not handed over", "to", to, "error", err.Error())
+	}
+}

@@ -1,0 +1,171 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/highbase/highbase/fsm"
+	"github.com/highbase/highbase/fsm/gtid"
+)
+
+// orderReply is what a node answers to an order.
+type orderReply struct {
+	Answer   *fsm.Answer   `json:"answer,omitempty"`
+	Evidence *fsm.Evidence `json:"evidence,omitempty"`
+}
+
+// send gives an order to a node, in the background and once at a time. An order that failed is decided anew at the next turn.
+func (l *leading) send(ctx context.Context, o fsm.Order) {
+	key := orderKey{o.Kind, o.Node, o.Epoch, o.Index}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.inFlight[key] {
+		return
+	}
+	l.inFlight[key] = true
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, l.n.settings().OrderTimeout)
+		reply, err := l.n.order(ctx, o)
+		cancel()
+		l.result(o, reply, err)
+		if err != nil {
+			// A node that refuses at once must not be asked in a tight loop.
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-l.done:
+			}
+		}
+		l.mu.Lock()
+		delete(l.inFlight, key)
+		l.mu.Unlock()
+		wake(l.wake)
+	}()
+}
+
+// order carries an order to its node; this node's own needs no network.
+func (n *Node) order(ctx context.Context, o fsm.Order) (orderReply, error) {
+	if o.Node == n.cfg.Node {
+		return n.obey(ctx, o)
+	}
+	if o.Kind == fsm.OrderFence && n.cfg.Fencer != nil {
+		return n.orderOrHook(ctx, o)
+	}
+	var out orderReply
+	err := n.callNode(ctx, o.Node, "order", o, &out)
+	return out, err
+}
+
+// orderOrHook asks the node's hbd and the external fence side by side: either's success is evidence.
+func (n *Node) orderOrHook(ctx context.Context, o fsm.Order) (orderReply, error) {
+	type result struct {
+		reply orderReply
+		err   error
+	}
+	ch := make(chan result, 2)
+	go func() {
+		var out orderReply
+		err := n.callNode(ctx, o.Node, "order", o, &out)
+		ch <- result{out, err}
+	}()
+	go func() {
+		err := n.cfg.Fencer.Fence(ctx, o.Node)
+		ch <- result{orderReply{Evidence: &fsm.Evidence{Kind: fsm.EvidenceHook, Node: o.Node, Detail: "the external fence reported success"}}, err}
+	}()
+	var errs []error
+	for range 2 {
+		r := <-ch
+		if r.err == nil {
+			return r.reply, nil
+		}
+		errs = append(errs, r.err)
+	}
+	return orderReply{}, errors.Join(errs...)
+}
+
+// result keeps an answer if the operation it belongs to still runs.
+func (l *leading) result(o fsm.Order, reply orderReply, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.n.log.Info("order not carried out", "order", o.Kind, "node", o.Node, "epoch", o.Epoch, "error", err.Error())
+		if l.step.op == o.OpID && (o.Kind == fsm.OrderRelease || o.Kind == fsm.OrderAwait) {
+			l.failed = err.Error()
+		}
+		return
+	}
+	if l.step.op != o.OpID || l.step.epoch != o.Epoch {
+		return
+	}
+	switch o.Kind {
+	case fsm.OrderFreeze:
+		if reply.Answer != nil && !slices.ContainsFunc(l.answers, func(a fsm.Answer) bool { return a.Node == o.Node }) {
+			l.answers = append(l.answers, *reply.Answer)
+			l.n.log.Info("freeze answered", "node", o.Node, "received", reply.Answer.Received, "held", reply.Answer.Held, "last_epoch", reply.Answer.LastEpoch)
+		}
+	case fsm.OrderFence:
+		l.fence = reply.Evidence
+	case fsm.OrderRelease:
+		l.release = reply.Answer
+	case fsm.OrderAwait:
+		l.reached = true
+	}
+}
+
+// caught marks, in place of a target, an incarnation that has reached it.
+const caught = "\x00caught"
+
+// followCatching moves each uncounted incarnation on: ask the primary where it is, then wait until the member has received all of that.
+func (l *leading) followCatching(ctx context.Context, st fsm.State, v fsm.View) {
+	if st.Primary == "" {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range st.Sync.Members {
+		nv := v.Node(m.Node)
+		inc := nv.Obs.Incarnation
+		c := l.catching[m.Node]
+		switch {
+		case inc == "" || inc == m.Incarnation || !v.Fresh(st, m.Node) || nv.Obs.Standing != fsm.StandingReplica:
+			delete(l.catching, m.Node)
+		case c.incarnation != inc:
+			l.catching[m.Node] = catching{incarnation: inc, asked: true}
+			go l.askTarget(ctx, st, m.Node, inc)
+		case !c.asked:
+			c.asked = true
+			l.catching[m.Node] = c
+			go l.askTarget(ctx, st, m.Node, inc)
+		case c.target != "" && c.target != caught && holds(st.Server, nv.Obs.Server.Received, c.target):
+			c.target = caught
+			l.catching[m.Node] = c
+			wake(l.wake)
+		}
+	}
+}
+
+// askTarget reads the primary's position; the incarnation was seen before the question was sent.
+func (l *leading) askTarget(ctx context.Context, st fsm.State, node fsm.NodeID, inc string) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	pos, err := l.n.positionOf(ctx, st.Primary)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.catching[node]
+	if c.incarnation != inc {
+		return
+	}
+	c.target, c.asked = pos, err == nil
+	l.catching[node] = c
+}
+
+// holds tells whether one position contains another. What cannot be read holds nothing.
+func holds(server, position, other string) bool {
+	a, err := gtid.Parse(gtid.Flavor(server), position)
+	if err != nil {
+		return false
+	}
+	b, err := gtid.Parse(gtid.Flavor(server), other)
+	return err == nil && a.Contains(b)
+}

@@ -1,0 +1,218 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/highbase/highbase/fsm"
+)
+
+// obey carries out an order of the leader. Every order only takes away: so it may be ahead of this node's log, and it cancels whatever this
+// node had in hand. An order older than one accepted before is refused.
+func (n *Node) obey(ctx context.Context, o fsm.Order) (orderReply, error) {
+	if o.Node != n.cfg.Node || n.cfg.Database == nil {
+		return orderReply{}, fmt.Errorf("order %s is for %s", o.Kind, o.Node)
+	}
+	var reply orderReply
+	if o.Kind == fsm.OrderAwait {
+		return reply, n.cfg.Database.Drain(ctx, o.Position)
+	}
+	n.exec.preempt()
+	err := n.exec.run(ctx, func(ctx context.Context) error {
+		var err error
+		switch o.Kind {
+		case fsm.OrderFreeze:
+			reply.Answer, err = n.freeze(ctx, o)
+		case fsm.OrderFence:
+			reply.Evidence, err = n.fence(ctx, o)
+		case fsm.OrderRelease:
+			reply.Answer, err = n.release(ctx, o)
+		default:
+			err = fmt.Errorf("order %q is not known to this version", o.Kind)
+		}
+		return err
+	})
+	wake(n.wake)
+	n.log.Info("order", "order", o.Kind, "epoch", o.Epoch, "index", o.Index, "error", errText(err))
+	return reply, err
+}
+
+// freeze is a durable promise: from here this node follows no source of an epoch below o.Epoch. Only then it stops receiving, and only after
+// that it reads what it has received.
+func (n *Node) freeze(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
+	if err := n.promises.accept(o, func(p *Promises) { p.Frozen = max(p.Frozen, o.Epoch) }); err != nil {
+		return nil, err
+	}
+	p := n.promises.get()
+	ans := &fsm.Answer{Node: n.cfg.Node, Epoch: o.Epoch}
+	if p.Held > p.Followed {
+		// It was primary, and its data is its own: its mysqld need not even run to say so. It must not serve, though.
+		n.closeGate("frozen for a new epoch")
+		ans.Held = p.Held
+		return ans, nil
+	}
+	source, err := n.sourceAddr(o.From)
+	if err != nil {
+		return nil, err
+	}
+	// First the local block: a STOP over a dead link takes seconds otherwise, and nothing of the old primary may arrive after the answer.
+	if err := n.cfg.Addresser.Block(source); err != nil {
+		return nil, fmt.Errorf("blocking replication traffic from %s: %w", o.From, err)
+	}
+	ans.Received, err = n.cfg.Database.Freeze(ctx, func() error {
+		_, err := n.cfg.Addresser.SeverPeer(source)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("stopping to receive: %w", err)
+	}
+	if o.Drained {
+		if err := n.cfg.Database.Drain(ctx, ans.Received); err != nil {
+			return nil, fmt.Errorf("applying what was received: %w", err)
+		}
+		if ans.LastEpoch, err = n.cfg.Database.LastEpoch(ctx); err != nil {
+			return nil, err
+		}
+	}
+	sv := n.cfg.Prober.Look(ctx)
+	if sv.State != fsm.ServerUp {
+		return nil, fmt.Errorf("mysqld is %s: %s", sv.State, sv.Fault)
+	}
+	ans.Incarnation = n.incarnation(sv, n.promises.get())
+	return ans, nil
+}
+
+func (n *Node) sourceAddr(id fsm.NodeID) (netip.Addr, error) {
+	for _, m := range n.cfg.Peers {
+		if m.ID == id {
+			return netip.ParseAddr(m.Address)
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("%s is not a peer of this node", id)
+}
+
+// fence makes certain that this node takes no write and answers no client: what was acknowledged is elsewhere, what was not must not be.
+func (n *Node) fence(ctx context.Context, o fsm.Order) (*fsm.Evidence, error) {
+	if err := n.promises.accept(o, nil); err != nil {
+		return nil, err
+	}
+	n.holder.drop()
+	n.closeGate("fenced by the leader")
+	if left, err := n.cfg.Addresser.Remaining(); err != nil || left > 0 {
+		return nil, fmt.Errorf("the gate is not closed (%v left): %w", left, errors.Join(err))
+	}
+	detail, err := n.makeReadOnly(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	return &fsm.Evidence{Kind: fsm.EvidenceAgent, Node: n.cfg.Node, Detail: "gate closed, clients cut, " + detail}, nil
+}
+
+// readOnlyLimit is how long read_only may take before a waiting commit must be the reason.
+const readOnlyLimit = 300 * time.Millisecond
+
+// makeReadOnly ends with a mysqld that takes no write. read_only returns only when no commit waits: if it does not return, mysqld is killed,
+// never stopped politely, because a polite stop tells waiting clients that they succeeded. With certain set, a mysqld that is down or hangs is
+// killed too, so that nothing of it comes back.
+func (n *Node) makeReadOnly(ctx context.Context, certain bool) (string, error) {
+	sv := n.cfg.Prober.Server()
+	if sv.State == fsm.ServerUp {
+		c, cancel := context.WithTimeout(ctx, readOnlyLimit)
+		err := n.cfg.Database.SetReadOnly(c)
+		cancel()
+		if err == nil {
+			if _, err := n.cfg.Database.KillClients(ctx); err != nil {
+				n.log.Warn("clients not cut", "error", err.Error())
+			}
+			return "mysqld is read-only and no commit waits", nil
+		}
+		n.log.Info("read_only did not return: a commit waits or mysqld hangs; killing it", "error", err.Error())
+	} else if !certain && sv.State != fsm.ServerHung {
+		return "mysqld is not running", nil
+	}
+	if err := n.cfg.Service.Kill(ctx); err != nil {
+		return "", fmt.Errorf("killing mysqld: %w", err)
+	}
+	n.cfg.Prober.Look(ctx)
+	return "mysqld is killed", nil
+}
+
+// closeGate takes the clients away: the kernel answers them with resets from here.
+func (n *Node) closeGate(why string) {
+	if err := n.cfg.Addresser.Close(); err != nil {
+		n.log.Error("gate not closed; it closes by itself when the lease ends", "error", err.Error())
+		return
+	}
+	n.cfg.Addresser.Insist(false)
+	n.stats.gateClosed()
+	if cut, err := n.cfg.Addresser.Sever(); err != nil {
+		n.log.Warn("client sockets not destroyed; the gate resets them", "error", err.Error())
+	} else {
+		n.log.Info("gate closed", "why", why, "clients_cut", cut)
+	}
+}
+
+// release is the voluntary fence of a switchover. Its answer is what promote carries: after it, only the log gives this node its role back.
+func (n *Node) release(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
+	p := n.promises.get()
+	if p.Held != o.Epoch && p.ReleasedOp != o.OpID {
+		return nil, fmt.Errorf("this node does not hold epoch %d", o.Epoch)
+	}
+	if err := n.promises.accept(o, nil); err != nil {
+		return nil, err
+	}
+	n.holder.drop()
+	n.closeGate("released for a switchover")
+	if err := n.cfg.Database.SetReadOnly(ctx); err != nil {
+		return nil, fmt.Errorf("read_only: %w", err)
+	}
+	// From here only the candidate may acknowledge: what the others receive later would be nobody's.
+	if err := n.revokeOthers(o.To); err != nil {
+		return nil, err
+	}
+	pos, err := n.cfg.Database.Position(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.promises.update(func(p *Promises) { p.ReleasedOp = o.OpID }); err != nil {
+		return nil, err
+	}
+	inc := n.incarnation(n.cfg.Prober.Server(), n.promises.get())
+	return &fsm.Answer{Node: n.cfg.Node, Epoch: o.Epoch, Received: pos, Incarnation: inc}, nil
+}
+
+// revokeOthers ends replication from here to everybody but the candidate.
+func (n *Node) revokeOthers(candidate fsm.NodeID) error {
+	for _, m := range n.cfg.Peers {
+		if m.ID == n.cfg.Node || m.ID == candidate || m.Role == fsm.RoleWitness {
+			continue
+		}
+		addr, err := netip.ParseAddr(m.Address)
+		if err != nil {
+			return err
+		}
+		if err := n.cfg.Addresser.Block(addr); err != nil {
+			return fmt.Errorf("blocking replication traffic to %s: %w", m.ID, err)
+		}
+		if _, err := n.cfg.Addresser.SeverPeer(addr); err != nil {
+			return fmt.Errorf("cutting replication to %s: %w", m.ID, err)
+		}
+	}
+	return nil
+}
+
+// unblockAll lets replication traffic pass again.
+func (n *Node) unblockAll() error {
+	blocked, err := n.cfg.Addresser.Blocked()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, a := range blocked {
+		errs = append(errs, n.cfg.Addresser.Unblock(a))
+	}
+	return errors.Join(errs...)
+}

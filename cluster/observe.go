@@ -1,0 +1,96 @@
+package cluster
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/highbase/highbase/fsm"
+)
+
+// turn is the last turn of the local loop: what it saw and what it decided.
+type turn struct {
+	at       fsm.Instant
+	local    fsm.Local
+	standing fsm.Standing
+	reason   string
+	rule     string
+}
+
+var sequence atomic.Uint64
+
+// observation is what this node says of itself, now.
+func (n *Node) observation() fsm.Observation {
+	st := n.store.State()
+	p := n.promises.get()
+	o := fsm.Observation{Node: n.cfg.Node, Sequence: sequence.Add(1), Applied: st.Index, Epoch: st.Epoch, Standing: fsm.StandingStarting, Sights: n.peers.sights()}
+	if n.self.Role == fsm.RoleWitness {
+		o.Standing = fsm.StandingWitness
+		return o
+	}
+	o.Server = n.cfg.Prober.Server()
+	o.Incarnation = n.incarnation(o.Server, p)
+	o.KernelGate = n.cfg.Addresser.KernelGate()
+	for _, a := range n.cfg.Addresser.Addresses() {
+		o.VIPHeld = o.VIPHeld || a.Held
+	}
+	o.GateOpen = n.gateOpen()
+	o.LeaseLeft = n.holder.left(st.Epoch)
+	o.ServedIndex, o.FailedIndex, o.FailedReason, o.Phases = n.stats.progress()
+	if t := n.local.Load(); t != nil {
+		o.Standing, o.Reason = t.standing, t.reason
+	}
+	if st.Primary == n.cfg.Node && o.GateOpen && o.VIPHeld && o.LeaseLeft > 0 && o.Server.State == fsm.ServerUp && !o.Server.ReadOnly &&
+		p.BarrierEpoch == st.Epoch && p.BarrierRun == o.Server.Started {
+		o.Serving = st.Epoch
+	}
+	return o
+}
+
+// incarnation names a run of mysqld during which nothing received was forgotten; "" when that is not known.
+func (n *Node) incarnation(sv fsm.ServerStatus, p Promises) string {
+	generation := n.cfg.Prober.Generation()
+	if sv.State != fsm.ServerUp || sv.Started == "" || generation == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s/%s/%d", sv.Started, generation, p.Generation)
+}
+
+// gateOpen asks the kernel: what this process remembers is not what counts.
+func (n *Node) gateOpen() bool {
+	left, err := n.cfg.Addresser.Remaining()
+	if err != nil {
+		n.stats.note(n.log, "reading the gate", err)
+		return false
+	}
+	return left > 0
+}
+
+// gather is everything Reconcile needs to know of this node.
+func (n *Node) gather(st fsm.State) fsm.Local {
+	p := n.promises.get()
+	sv := n.cfg.Prober.Server()
+	l := fsm.Local{
+		Fresh: n.fresh.Load(), Held: p.Held, Followed: p.Followed, Frozen: p.Frozen, ReleasedOp: p.ReleasedOp, Quarantine: p.Quarantine,
+		Server: sv, GateOpen: n.gateOpen(), Leaving: n.leaving.Load(),
+		BarrierDone: p.BarrierEpoch == st.Epoch && p.BarrierRun != "" && p.BarrierRun == sv.Started,
+		OtherClaims: n.other.Load() == st.Epoch && st.Epoch > 0 && st.Primary != n.cfg.Node,
+	}
+	l.LeaseEpoch, l.LeaseValid = n.holder.valid()
+	l.ServedIndex, l.FailedIndex, _, _ = n.stats.progress()
+	l.Announced = n.stats.announced(st.Epoch)
+	for _, a := range n.cfg.Addresser.Addresses() {
+		l.VIPHeld = l.VIPHeld || a.Held
+	}
+	if m, ok := st.Member(st.Primary); ok {
+		l.FollowsRight = sv.HasReplication && sv.SourceHost == m.Address && sv.SourcePort == m.MySQLPort
+		if obs, _, ok := n.peers.observed(st.Primary); ok {
+			l.OtherServes = obs.Serving == st.Epoch
+		}
+	}
+	blocked, err := n.cfg.Addresser.Blocked()
+	if err != nil {
+		n.stats.note(n.log, "reading the blocked hosts", err)
+	}
+	l.Blocked = len(blocked) > 0
+	return l
+}

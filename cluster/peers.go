@@ -1,0 +1,223 @@
+package cluster
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/highbase/highbase/fsm"
+)
+
+// peers looks at every other member, directly and often, and keeps what they say of themselves. Each node does so: the leader's evidence is
+// everybody's own.
+type peers struct {
+	n *Node
+
+	mu    sync.Mutex
+	known map[fsm.NodeID]*peer
+	seq   uint64
+}
+
+// peer is one other member as seen from here. Instants are this node's.
+type peer struct {
+	member     fsm.Member
+	instance   string
+	lastAgent  fsm.Instant // its hbd answered
+	lastServer fsm.Instant // its mysqld answered, or its hbd said that it is up
+	tried      fsm.Instant // last direct try at its mysqld
+	agentOK    bool
+	reached    bool // the last direct try at its mysqld succeeded
+	obs        fsm.Observation
+	obsAt      fsm.Instant
+	leads      bool
+	kick       chan struct{}
+}
+
+type pingRequest struct {
+	Obs fsm.Observation `json:"obs"`
+}
+
+type pingReply struct {
+	Obs      fsm.Observation `json:"obs"`
+	Instance string          `json:"instance"`
+	Leads    bool            `json:"leads"`
+}
+
+func newPeers(n *Node) *peers {
+	p := &peers{n: n, known: map[fsm.NodeID]*peer{}}
+	start := now()
+	for _, m := range n.cfg.Peers {
+		if m.ID != n.cfg.Node {
+			p.known[m.ID] = &peer{member: m, lastAgent: start, lastServer: start, kick: make(chan struct{}, 1)}
+		}
+	}
+	return p
+}
+
+func (p *peers) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, pe := range p.known {
+		wg.Go(func() { p.watch(ctx, pe) })
+	}
+	wg.Wait()
+}
+
+// settings are the log's, or the file's while there is no log.
+func (n *Node) settings() fsm.Settings {
+	if s := n.store.State(); s.Bootstrapped() {
+		return s.Settings
+	}
+	return n.cfg.Settings
+}
+
+// watch pings one peer until ctx ends: every Ping, and at once when kicked.
+func (p *peers) watch(ctx context.Context, pe *peer) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-pe.kick:
+		case <-timer.C:
+		}
+		set := p.n.settings()
+		p.ping(ctx, pe, set)
+		p.tryServer(ctx, pe, set)
+		timer.Reset(set.Ping)
+	}
+}
+
+func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) {
+	// A quarter of FailAfter is long for a ping and short enough to have several tries before a node counts as failed.
+	ctx, cancel := context.WithTimeout(ctx, max(set.FailAfter/4, set.Ping))
+	defer cancel()
+	var reply pingReply
+	err := p.n.client.Ping(ctx, p.address(pe), "ping", pingRequest{Obs: p.n.observation()}, &reply)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if was := pe.agentOK; was != (err == nil) {
+		pe.agentOK = err == nil
+		p.n.log.Info("peer's hbd", "node", pe.member.ID, "reachable", pe.agentOK, "error", errText(err))
+	}
+	if err != nil {
+		pe.leads = false
+		return
+	}
+	pe.lastAgent, pe.leads, pe.instance = now(), reply.Leads, reply.Instance
+	if reply.Obs.Server.State == fsm.ServerUp || pe.member.Role == fsm.RoleWitness {
+		pe.lastServer = pe.lastAgent
+	}
+	p.keep(pe, reply.Obs)
+}
+
+// tryServer reaches for the peer's mysqld itself, but only while its hbd does not answer: then it is evidence.
+func (p *peers) tryServer(ctx context.Context, pe *peer, set fsm.Settings) {
+	p.mu.Lock()
+	since := now() - pe.lastAgent
+	// After a while once a second is enough: the verdict is known, only its end is waited for.
+	due := !pe.agentOK && (since < 5*time.Second || now()-pe.tried > time.Second)
+	if due {
+		pe.tried = now()
+	} else if !pe.agentOK && pe.reached {
+		pe.lastServer = now()
+	}
+	p.mu.Unlock()
+	if !due || pe.member.Role == fsm.RoleWitness || p.n.cfg.Prober == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, max(set.FailAfter/3, set.Ping))
+	defer cancel()
+	err := p.n.cfg.Prober.Reach(ctx, pe.member.Address, pe.member.MySQLPort)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pe.reached = err == nil
+	if err == nil {
+		pe.lastServer = now()
+	}
+}
+
+// keep stores an observation unless it is older than the one kept.
+func (p *peers) keep(pe *peer, obs fsm.Observation) {
+	if obs.Node != pe.member.ID {
+		return
+	}
+	changed := obs.Serving != pe.obs.Serving || obs.Server.State != pe.obs.Server.State || obs.Standing != pe.obs.Standing ||
+		obs.ServedIndex != pe.obs.ServedIndex || obs.FailedIndex != pe.obs.FailedIndex
+	pe.obs, pe.obsAt = obs, now()
+	if changed {
+		wake(p.n.wake)
+		if l := p.n.leading.Load(); l != nil {
+			wake(l.wake)
+		}
+	}
+}
+
+// received stores what a peer says of itself in a ping of its own.
+func (p *peers) received(from fsm.NodeID, obs fsm.Observation) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if pe, ok := p.known[from]; ok {
+		p.keep(pe, obs)
+	}
+}
+
+// kickAll pings everybody at once: something happened here that they should know.
+func (p *peers) kickAll() {
+	for _, pe := range p.known {
+		wake(pe.kick)
+	}
+}
+
+// sights is what this node sees of the others, for its observation.
+func (p *peers) sights() []fsm.Sight {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := now()
+	var out []fsm.Sight
+	for _, m := range p.n.cfg.Peers {
+		if pe, ok := p.known[m.ID]; ok {
+			out = append(out, fsm.Sight{Node: m.ID, AgentAge: t - pe.lastAgent, ServerAge: t - pe.lastServer})
+		}
+	}
+	return out
+}
+
+// observations is the newest of every node, this one's own included.
+func (p *peers) observations() []fsm.NodeView {
+	own := fsm.NodeView{ID: p.n.cfg.Node, Obs: p.n.observation(), Known: true, At: now()}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := []fsm.NodeView{own}
+	for _, m := range p.n.cfg.Peers {
+		if pe, ok := p.known[m.ID]; ok {
+			out = append(out, fsm.NodeView{ID: m.ID, Obs: pe.obs, Known: pe.obsAt != 0, At: pe.obsAt})
+		}
+	}
+	return out
+}
+
+// observed is the newest observation of one node.
+func (p *peers) observed(id fsm.NodeID) (fsm.Observation, fsm.Instant, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pe, ok := p.known[id]
+	if !ok || pe.obsAt == 0 {
+		return fsm.Observation{}, 0, false
+	}
+	return pe.obs, pe.obsAt, true
+}
+
+func (p *peers) reachable(id fsm.NodeID) (agent, server bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pe, ok := p.known[id]
+	return ok && pe.agentOK, ok && pe.obs.Server.State == fsm.ServerUp
+}
+
+func errText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

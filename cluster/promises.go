@@ -1,0 +1,64 @@
+package cluster
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/highbase/highbase/cluster/identity"
+	"github.com/highbase/highbase/fsm"
+)
+
+// Promises is what this node must still know after a crash. Each field is written before the thing it promises is done or answered.
+type Promises struct {
+	HighestEpoch uint64 `json:"highest_epoch"` // newest order accepted: lower ones are refused
+	HighestIndex uint64 `json:"highest_index"`
+	Held         uint64 `json:"held"`     // newest epoch in which this node may have been writable
+	Followed     uint64 `json:"followed"` // newest epoch whose primary it followed with verified data
+	Frozen       uint64 `json:"frozen"`   // it follows no source of an older epoch
+	ReleasedOp   uint64 `json:"released_op"`
+	BarrierEpoch uint64 `json:"barrier_epoch"` // barrier acknowledged in this epoch ...
+	BarrierRun   string `json:"barrier_run"`   // ... by this run of mysqld
+	Generation   uint64 `json:"generation"`    // changes whenever received transactions may have been forgotten
+	Quarantine   string `json:"quarantine"`
+}
+
+type promises struct{ file *identity.Durable[Promises] }
+
+func openPromises(dir string) (promises, error) {
+	f, err := identity.OpenDurable[Promises](filepath.Join(dir, "promises.json"))
+	if err != nil {
+		return promises{}, fmt.Errorf("reading this node's promises: %w", err)
+	}
+	return promises{f}, nil
+}
+
+func (p promises) get() Promises {
+	v, _ := p.file.Load()
+	return v
+}
+
+func (p promises) update(change func(*Promises)) error {
+	return p.file.Update(func(v Promises, _ bool) (Promises, error) {
+		change(&v)
+		return v, nil
+	})
+}
+
+// accept takes an order if none newer was accepted, and remembers it before anything is done.
+func (p promises) accept(o fsm.Order, also func(*Promises)) error {
+	return p.file.Update(func(v Promises, _ bool) (Promises, error) {
+		if o.Epoch < v.HighestEpoch || (o.Epoch == v.HighestEpoch && o.Index < v.HighestIndex) {
+			return v, fmt.Errorf("order %s of epoch %d index %d is older than epoch %d index %d accepted before", o.Kind, o.Epoch, o.Index, v.HighestEpoch, v.HighestIndex)
+		}
+		v.HighestEpoch, v.HighestIndex = o.Epoch, o.Index
+		if also != nil {
+			also(&v)
+		}
+		return v, nil
+	})
+}
+
+// outdated says whether an action decided from the state at (epoch, index) has been overtaken by an accepted order.
+func (v Promises) outdated(epoch, index uint64) bool {
+	return epoch < v.HighestEpoch || (epoch == v.HighestEpoch && index < v.HighestIndex)
+}

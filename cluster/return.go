@@ -1,0 +1,158 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/highbase/highbase/fsm"
+)
+
+// follow makes this node replicate from the primary. Data that the serving primary lacks is never thrown away: the node keeps out and says why.
+func (n *Node) follow(ctx context.Context, a fsm.Action, st fsm.State) error {
+	src, ok := st.Member(a.Target)
+	if !ok {
+		return fmt.Errorf("%s is not a member", a.Target)
+	}
+	if n.promises.get().Followed < a.Epoch {
+		if err := n.mustBeContained(ctx, a); err != nil {
+			return err
+		}
+	}
+	return n.repoint(ctx, a, src)
+}
+
+// mustBeContained compares with the primary. Before it serves it may still be applying what it received: then it is asked again.
+func (n *Node) mustBeContained(ctx context.Context, a fsm.Action) error {
+	pos, err := n.cfg.Database.Position(ctx)
+	if err != nil {
+		return err
+	}
+	reply, err := n.askPosition(ctx, a.Target, pos)
+	if err != nil {
+		return fmt.Errorf("asking %s for its position: %w", a.Target, err)
+	}
+	if reply.Contains {
+		return nil
+	}
+	if reply.Serving != a.Epoch {
+		return fmt.Errorf("%s does not hold %s yet (it is at %s)", a.Target, pos, reply.Position)
+	}
+	return n.quarantine(fmt.Sprintf("errant transactions: this node executed %s, the primary %s of epoch %d is at %s and lacks some of it", pos, a.Target, a.Epoch, reply.Position))
+}
+
+// repoint turns replication to src and remembers that this epoch is followed.
+func (n *Node) repoint(ctx context.Context, a fsm.Action, src fsm.Member) error {
+	addr, err := netip.ParseAddr(src.Address)
+	if err != nil {
+		return err
+	}
+	if err := n.cfg.Addresser.Unblock(addr); err != nil {
+		return fmt.Errorf("unblocking replication traffic from %s: %w", src.ID, err)
+	}
+	if err := n.mayStill(a); err != nil {
+		return err
+	}
+	forgot, err := n.cfg.Database.Follow(ctx, src.Address, src.MySQLPort)
+	if forgot {
+		err = errors.Join(err, n.promises.update(func(p *Promises) { p.Generation++ }))
+	}
+	if err != nil {
+		return fmt.Errorf("following %s: %w", src.ID, err)
+	}
+	if n.promises.get().Followed >= a.Epoch {
+		return nil
+	}
+	return n.promises.update(func(p *Promises) { p.Followed = a.Epoch })
+}
+
+// comeBack is the return of a node that was primary. What it has and the settled primary lacks was acknowledged to nobody, if every epoch since
+// was won without loss: then, and only then, it is rolled back by recovery, after it was saved to a file.
+func (n *Node) comeBack(ctx context.Context, a fsm.Action, st fsm.State) error {
+	src, ok := st.Member(a.Target)
+	if !ok {
+		return fmt.Errorf("%s is not a member", a.Target)
+	}
+	sv := n.cfg.Prober.Look(ctx)
+	if sv.State == fsm.ServerUp && sv.Waiting == 0 {
+		contained, err := n.containedOrWait(ctx, a, st)
+		if err != nil {
+			return err
+		}
+		if contained {
+			return n.finishReturn(ctx, a, src)
+		}
+	}
+	if st.Settled() <= n.promises.get().Held {
+		return fmt.Errorf("has transactions that %s lacks, and no newer epoch is settled: keeping them", a.Target)
+	}
+	if st.LossySince(n.promises.get().Held) {
+		return n.quarantine(fmt.Sprintf("has transactions that %s lacks, and an epoch since %d was won by accepting a loss: they may have been acknowledged", a.Target, n.promises.get().Held))
+	}
+	return n.rewind(ctx, a, st, src)
+}
+
+// containedOrWait tells whether everything executed here is in the primary's history.
+func (n *Node) containedOrWait(ctx context.Context, a fsm.Action, st fsm.State) (bool, error) {
+	pos, err := n.cfg.Database.Position(ctx)
+	if err != nil {
+		return false, err
+	}
+	reply, err := n.askPosition(ctx, a.Target, pos)
+	if err != nil {
+		return false, fmt.Errorf("asking %s for its position: %w", a.Target, err)
+	}
+	return reply.Contains, nil
+}
+
+// rewind rolls the unacknowledged tail back by starting mysqld once with a recovery that cuts it.
+func (n *Node) rewind(ctx context.Context, a fsm.Action, st fsm.State, src fsm.Member) error {
+	reply, err := n.askPosition(ctx, a.Target, "")
+	if err != nil {
+		return fmt.Errorf("asking %s for its position: %w", a.Target, err)
+	}
+	// Killed, not stopped: a clean stop would commit the tail.
+	if err := n.cfg.Service.Kill(ctx); err != nil {
+		return fmt.Errorf("killing mysqld before the rewind: %w", err)
+	}
+	saved, err := n.cfg.Database.PrepareRewind(ctx, reply.Position)
+	if err != nil {
+		return n.quarantine("cannot be rewound: " + err.Error())
+	}
+	if saved != "" {
+		n.log.Info("unacknowledged tail saved before the rewind", "file", saved)
+	}
+	if err := n.mayStill(a); err != nil {
+		return err
+	}
+	if err := n.start(ctx, st, true); err != nil {
+		return err
+	}
+	contained, err := n.containedOrWait(ctx, a, st)
+	if err != nil {
+		return err
+	}
+	if !contained {
+		pos, perr := n.cfg.Database.Position(ctx)
+		return errors.Join(perr, n.quarantine(fmt.Sprintf("after the rewind it is at %s, which %s still lacks: its tail was committed before", pos, a.Target)))
+	}
+	n.stats.rewound()
+	return n.finishReturn(ctx, a, src)
+}
+
+func (n *Node) finishReturn(ctx context.Context, a fsm.Action, src fsm.Member) error {
+	if err := n.cfg.Database.FinishRewind(ctx); err != nil {
+		return fmt.Errorf("turning the old primary round: %w", err)
+	}
+	return n.repoint(ctx, a, src)
+}
+
+// quarantine keeps this node out until a human has looked. It changes nothing on it.
+func (n *Node) quarantine(reason string) error {
+	n.log.Error("quarantined", "node", n.cfg.Node, "reason", reason)
+	if err := n.promises.update(func(p *Promises) { p.Quarantine = reason }); err != nil {
+		return err
+	}
+	return errors.New("quarantined: " + reason)
+}
