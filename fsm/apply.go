@@ -105,6 +105,9 @@ func (s *State) applyBegin(c Begin, at time.Time) error {
 	if s.Primary == "" {
 		return refuse("epoch %d is fencing already", s.Epoch)
 	}
+	if err := s.mayStart("begin"); err != nil {
+		return err
+	}
 	from := s.Primary
 	op := Operation{Kind: c.Kind, Step: StepBegun, Epoch: s.Epoch + 1, From: from, Actor: c.Actor, Cause: c.Cause}
 	if s.Op != nil {
@@ -189,6 +192,13 @@ func (s *State) applyRestart(c Restart, at time.Time) error {
 	if c.OpID != s.opID() || (s.Op != nil && s.Op.Kind != KindRestart) {
 		return refuse("restart continues operation %d, operation %d is running", c.OpID, s.opID())
 	}
+	if s.Op == nil {
+		if err := s.mayStart("restart"); err != nil {
+			return err
+		}
+	} else if c.Attempt != s.Op.Attempt+1 {
+		return refuse("restart attempt %d, attempt %d is running", c.Attempt, s.Op.Attempt)
+	}
 	s.Phase = PhaseRestarting
 	s.Restarts = append(slices.DeleteFunc(s.Restarts, func(t time.Time) bool { return at.Sub(t) > s.Settings.RestartWindow }), at)
 	if s.Op == nil {
@@ -206,6 +216,15 @@ func (s *State) applyRestarted(c Restarted, at time.Time) error {
 	}
 	s.Phase = PhaseSteady
 	s.closeOperation(OutcomeDone, "", c.Phases, at)
+	return nil
+}
+
+// mayStart is invariant I6 where it counts: a pause that was committed before the operation wins, whatever its proposer knew. A failover that
+// follows a restart in place is new; one that follows an unfinished change of primary is the end of that.
+func (s *State) mayStart(what string) error {
+	if s.Paused != nil && (s.Op == nil || s.Op.Kind == KindRestart) {
+		return refuse("%s: paused by %s: %s", what, s.Paused.By, s.Paused.Why)
+	}
 	return nil
 }
 

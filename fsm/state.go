@@ -196,6 +196,10 @@ func (s State) Clone() State {
 	for i := range s.Incidents {
 		s.Incidents[i].Timeline = slices.Clone(s.Incidents[i].Timeline)
 		s.Incidents[i].Phases = slices.Clone(s.Incidents[i].Phases)
+		if f := s.Incidents[i].Fence; f != nil {
+			fence := *f
+			s.Incidents[i].Fence = &fence
+		}
 	}
 	if s.Op != nil {
 		op := s.Op.clone()
