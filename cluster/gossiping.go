@@ -1,6 +1,9 @@
 package cluster
 
 import (
+	"net"
+	"strconv"
+
 	"github.com/highbase/highbase/cluster/gossip"
 	"github.com/highbase/highbase/fsm"
 )
@@ -10,11 +13,15 @@ func (n *Node) openGossip(clusterID string) (*gossip.Gossip, error) {
 	var peers []gossip.Peer
 	for _, m := range n.cfg.Peers {
 		if m.ID != n.cfg.Node {
-			peers = append(peers, gossip.Peer{ID: string(m.ID), Host: m.Address, Port: n.cfg.GossipPort})
+			peers = append(peers, gossip.Peer{ID: string(m.ID), Addr: net.JoinHostPort(m.Address, strconv.Itoa(n.cfg.GossipPort))})
 		}
 	}
-	return gossip.Open(gossip.Config{
-		Node: string(n.cfg.Node), ClusterID: clusterID, Bind: n.cfg.BindGossip, Profile: n.cfg.Settings.Profile, Peers: peers, Log: n.log.With("part", "gossip"),
+	timing := gossip.LANTiming()
+	if n.cfg.Settings.Profile == "fast" {
+		timing = gossip.FastTiming()
+	}
+	return gossip.Start(gossip.Config{
+		Node: string(n.cfg.Node), ClusterID: clusterID, Addr: n.cfg.BindGossip, Timing: timing, Peers: peers, Log: n.log.With("part", "gossip"),
 		OnSuspect: func(node string) { n.lookAt(fsm.NodeID(node)) },
 		OnAlive:   func(node string) { n.lookAt(fsm.NodeID(node)) },
 	})
