@@ -35,6 +35,7 @@ type Node struct {
 	holder   *holder
 	grantor  *grantor
 	stats    *stats
+	endings  endings
 
 	joined   atomic.Pointer[membership] // nil until this node belongs to a cluster
 	joinOnce sync.Mutex
