@@ -1,0 +1,233 @@
+package probe
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/highbase/highbase/fsm"
+	"github.com/highbase/highbase/mysqld"
+)
+
+// patience bounds every wait of these tests; it is no expectation.
+const patience = 20 * time.Second
+
+const (
+	managerName, managerPassword = "highbase", "manager-secret"
+	replName, replPassword       = "highbase_repl", "replication-secret"
+)
+
+// template is a data directory with the accounts, made once for all tests.
+var template = struct {
+	once sync.Once
+	dir  string
+	err  error
+}{}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if template.dir != "" {
+		os.RemoveAll(template.dir)
+	}
+	os.Exit(code)
+}
+
+// makeTemplate installs a database. Only one such program runs on this machine at a time.
+func makeTemplate() (string, error) {
+	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "highbase-install-db.lock"), os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp("", "hb-probe-")
+	if err != nil {
+		return "", err
+	}
+	data := filepath.Join(dir, "data")
+	if out, err := exec.Command("mariadb-install-db", "--no-defaults", "--user=root", "--datadir="+data, "--skip-test-db",
+		"--auth-root-authentication-method=socket", "--innodb-log-file-size=8M").CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("mariadb-install-db: %w: %s", err, out)
+	}
+	boot := exec.Command("mariadbd", "--no-defaults", "--bootstrap", "--user=root", "--datadir="+data, "--skip-log-bin", "--innodb-log-file-size=8M")
+	boot.Stdin = strings.NewReader(strings.Join([]string{
+		"DELETE FROM mysql.global_priv WHERE User='';",
+		"FLUSH PRIVILEGES;",
+		"CREATE DATABASE highbase;", "CREATE DATABASE app;",
+		"CREATE USER '" + managerName + "'@'localhost' IDENTIFIED BY '" + managerPassword + "';",
+		"GRANT SLAVE MONITOR, BINLOG MONITOR, REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, READ_ONLY ADMIN, CONNECTION ADMIN, PROCESS, BINLOG ADMIN, RELOAD ON *.* TO '" + managerName + "'@'localhost';",
+		"GRANT ALL ON highbase.* TO '" + managerName + "'@'localhost';",
+		"CREATE USER '" + replName + "'@'%' IDENTIFIED BY '" + replPassword + "';",
+		"GRANT REPLICATION SLAVE ON *.* TO '" + replName + "'@'%';",
+		"CREATE USER 'app'@'%' IDENTIFIED BY 'app';", "GRANT ALL ON app.* TO 'app'@'%';",
+	}, "\n") + "\n")
+	if out, err := boot.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("creating accounts: %w: %s", err, out)
+	}
+	return dir, nil
+}
+
+// host is one real server with its prober.
+type host struct {
+	dir, socket, datadir string
+	port                 uint16
+	service              mysqld.Service
+	server               *mysqld.Server
+	prober               *Prober
+}
+
+// newHost starts a server and a prober. The data directory is below where, or below a directory of its own.
+func newHost(t *testing.T, where string, change func(*Config), options ...string) *host {
+	t.Helper()
+	for _, program := range []string{"mariadbd", "mariadb-install-db"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("skipping: %v", err)
+		}
+	}
+	template.once.Do(func() { template.dir, template.err = makeTemplate() })
+	if template.err != nil {
+		t.Fatal(template.err)
+	}
+	dir, err := os.MkdirTemp("", "hb-probe-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if where == "" {
+		where = dir
+	}
+	h := &host{dir: dir, datadir: filepath.Join(where, "data"), socket: filepath.Join(dir, "s"), port: freePort(t)}
+	if out, err := exec.Command("cp", "-r", filepath.Join(template.dir, "data"), h.datadir).CombinedOutput(); err != nil {
+		t.Fatalf("copying the data directory: %v: %s", err, out)
+	}
+	command := append([]string{"mariadbd", "--no-defaults", "--user=root", "--datadir=" + h.datadir, "--tmpdir=" + dir, "--socket=" + h.socket,
+		fmt.Sprintf("--port=%d", h.port), "--bind-address=127.0.0.1", "--skip-name-resolve", "--server-id=1", "--log-bin=binlog",
+		"--log-slave-updates", "--gtid-strict-mode", "--binlog-format=ROW", "--sync-binlog=1", "--innodb-log-file-size=8M",
+		"--innodb-buffer-pool-size=16M", "--performance-schema=OFF"}, options...)
+	h.service, err = mysqld.NewService(mysqld.ServiceConfig{Kind: "child", Dialect: "mariadb", Socket: h.socket, DataDir: h.datadir,
+		Command: command, PIDFile: filepath.Join(dir, "pid"), Log: filepath.Join(dir, "log")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.kill(t) })
+	h.start(t)
+	h.server, err = mysqld.Open(mysqld.Config{Dialect: "mariadb", Socket: h.socket, Host: "127.0.0.1", Port: h.port,
+		ManagerUser: managerName, ManagerPassword: managerPassword, ReplicationUser: replName, ReplicationPassword: replPassword})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.server.Close() })
+	h.probe(t, change)
+	return h
+}
+
+// probe starts the prober of a host.
+func (h *host) probe(t *testing.T, change func(*Config)) {
+	t.Helper()
+	cfg := Config{Database: h.server, Process: h.service, Login: Account{replName, replPassword}, Socket: h.socket,
+		Interval: 20 * time.Millisecond, HungAfter: 600 * time.Millisecond}
+	if change != nil {
+		change(&cfg)
+	}
+	var err error
+	if h.prober, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		h.prober.Run(ctx)
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	h.await(t, "up", func(st fsm.ServerStatus) bool { return st.State == fsm.ServerUp && st.Fault == "" })
+}
+
+func (h *host) start(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := h.service.Start(ctx, mysqld.StartOptions{}); err != nil {
+		log, _ := os.ReadFile(filepath.Join(h.dir, "log"))
+		t.Fatalf("%v\n%s", err, log)
+	}
+}
+
+func (h *host) kill(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := h.service.Kill(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// pid is the server's process.
+func (h *host) pid(t *testing.T) int {
+	t.Helper()
+	pid, running, err := h.service.Running(context.Background())
+	if err != nil || !running {
+		t.Fatalf("no server: %v", err)
+	}
+	return pid
+}
+
+// await waits until the prober says what is wanted, woken by its changes and now and then by time.
+func (h *host) await(t *testing.T, what string, want func(fsm.ServerStatus) bool) fsm.ServerStatus {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	for {
+		if st := h.prober.Server(); want(st) {
+			return st
+		}
+		select {
+		case <-h.prober.Changed():
+		case <-time.After(20 * time.Millisecond):
+		case <-deadline.C:
+			t.Fatalf("waiting for %s: still %+v", what, h.prober.Server())
+		}
+	}
+}
+
+func (h *host) awaitFault(t *testing.T, state fsm.ServerState, fault string) fsm.ServerStatus {
+	t.Helper()
+	return h.await(t, string(state)+" with "+fault, func(st fsm.ServerStatus) bool { return st.State == state && st.Fault == fault })
+}
+
+// connect opens a connection as somebody, over TCP.
+func (h *host) connect(t *testing.T, user, password string) *sql.DB {
+	t.Helper()
+	c := mysql.NewConfig()
+	c.User, c.Passwd, c.Net, c.Addr = user, password, "tcp", fmt.Sprintf("127.0.0.1:%d", h.port)
+	c.Logger = &mysql.NopLogger{}
+	connector, err := mysql.NewConnector(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := sql.OpenDB(connector)
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return uint16(ln.Addr().(*net.TCPAddr).Port)
+}

@@ -1,0 +1,93 @@
+package probe
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/highbase/highbase/fsm"
+	"github.com/highbase/highbase/mysqld"
+)
+
+// down forgets what was true of a run that is no more. The version stays: it is the same program's.
+func (v *view) down() {
+	v.status = fsm.ServerStatus{State: fsm.ServerDown, Version: v.status.Version, LastEpoch: v.status.LastEpoch}
+	v.generation, v.epochAt = "", ""
+	v.silent, v.waiting = time.Time{}, time.Time{}
+}
+
+// keep changes the state and leaves what was read before, unless that was of another run.
+func (v *view) keep(state fsm.ServerState, run string) {
+	if run != "" && run != v.status.Started {
+		v.down()
+		v.status.Started = run
+	}
+	v.status.State = state
+}
+
+// fill takes over what a server said.
+func (v *view) fill(r reading) {
+	st, epoch := r.status, v.status.LastEpoch
+	if r.epochAt != "" {
+		epoch, v.epochAt = r.epoch, r.epochAt
+	}
+	v.status = fsm.ServerStatus{
+		State: fsm.ServerUp, Version: st.Version, Started: st.Incarnation, ReadOnly: st.ReadOnly,
+		Executed: st.Executed, Received: st.Received,
+		HasReplication: st.HasReplication, SourceHost: st.SourceHost, SourcePort: st.SourcePort,
+		IORunning: st.IORunning == mysqld.ThreadYes, SQLRunning: st.SQLRunning, ReplError: replicationError(st), Lag: st.LagSeconds,
+		SourceSync: st.SourceSemiSyncEnabled, ReplicaSync: st.ReplicaSemiSyncActive, Waiting: st.WaitSessions,
+		LastEpoch: epoch, Problems: st.Problems,
+	}
+	v.generation, v.dirs = st.Generation, directories(st)
+}
+
+// replicationError puts both threads' errors into one line.
+func replicationError(st mysqld.Status) string {
+	switch {
+	case st.SQLErrno != 0:
+		return fmt.Sprintf("applying: %d %s", st.SQLErrno, st.SQLError)
+	case st.IOErrno != 0:
+		return fmt.Sprintf("receiving: %d %s", st.IOErrno, st.IOError)
+	}
+	return ""
+}
+
+// decisive is what of a view is decided by: a change of it is signalled.
+type decisive struct {
+	state                                  fsm.ServerState
+	fault, started, generation, sourceHost string
+	sourcePort                             uint16
+	replica, receives, applies, readOnly   bool
+	sourceSync, replicaSync                bool
+}
+
+func (v *view) decisive() decisive {
+	st := v.status
+	return decisive{st.State, st.Fault, st.Started, v.generation, st.SourceHost, st.SourcePort,
+		st.HasReplication, st.IORunning, st.SQLRunning, st.ReadOnly, st.SourceSync, st.ReplicaSync}
+}
+
+// publish changes what is known, and tells about it if it matters. The caller holds mu.
+func (p *Prober) publish(change func(*view), fault string) {
+	v := &p.view
+	before := v.decisive()
+	change(v)
+	v.status.Fault = fault
+	after := v.decisive()
+	if after == before {
+		return
+	}
+	if after.state != before.state {
+		v.since = time.Now()
+	}
+	if after.state != before.state || after.fault != before.fault || after.started != before.started {
+		level := slog.LevelInfo
+		if after.fault != "" {
+			level = slog.LevelWarn
+		}
+		p.log.Log(context.Background(), level, "server changed", "state", after.state, "fault", after.fault, "was", before.state, "run", after.started)
+	}
+	signal(p.changed)
+}
