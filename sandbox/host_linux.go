@@ -189,11 +189,14 @@ func (h *hostInit) execEnv(env []string) []string {
 	path := os.Getenv("PATH")
 	var out []string
 	for _, v := range env {
-		if p, ok := strings.CutPrefix(v, "PATH="); ok {
-			path = p
-			continue
+		name, value, _ := strings.Cut(v, "=")
+		switch name {
+		case "PATH":
+			path = value
+		case "HBCTL_ADDR", "MYSQL_HOME": // ours follow, but a C program would take the first
+		default:
+			out = append(out, v)
 		}
-		out = append(out, v)
 	}
 	var own []string
 	for _, program := range []string{h.plan.Program, h.plan.HBD} {

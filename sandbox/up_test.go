@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -33,11 +34,32 @@ func up(t *testing.T, o sandbox.Options) *sandbox.Sandbox {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		checkRunnerLog(t, sb)
 		if err := sb.Down(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
 	return sb
+}
+
+// checkRunnerLog fails the test on what the sandbox's own processes cannot tell it otherwise.
+func checkRunnerLog(t *testing.T, sb *sandbox.Sandbox) {
+	t.Helper()
+	st, err := sb.Status(context.Background())
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	text, err := os.ReadFile(filepath.Join(st.Dir, "runner.log"))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []string{"DATA RACE", "panic", "level=WARN", "level=ERROR"} {
+		if bytes.Contains(text, []byte(bad)) {
+			t.Errorf("the sandbox's log has %q:\n%s", bad, text)
+			return
+		}
+	}
 }
 
 // needServer skips where no sandbox can be built, and says what is missing.
