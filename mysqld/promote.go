@@ -63,6 +63,12 @@ func (s *Server) requireApplied(ctx context.Context, st Status) error {
 	return nil
 }
 
+// Errors of both servers for what is missing (ER_NO_SUCH_TABLE, ER_BAD_DB_ERROR).
+const (
+	noSuchTable  = 1146
+	noSuchSchema = 1049
+)
+
 // The tables this package keeps. Each statement stands alone so that it is one
 // transaction in the binary log.
 const (
@@ -78,26 +84,14 @@ const (
 // written, so that it can be called at every promotion. On a writable source
 // only: what it creates gets a GTID.
 func (s *Server) EnsureEpochTable(ctx context.Context) error {
-	found, err := rows(ctx, s.db, "SELECT TABLE_NAME AS name FROM information_schema.TABLES WHERE TABLE_SCHEMA='highbase' AND TABLE_NAME IN ('epoch','nudge')")
-	if err != nil {
-		return err
-	}
-	have := make(map[string]bool, len(found))
-	for _, r := range found {
-		have[r["name"]] = true
-	}
-	if len(have) == 0 {
-		if err := execute(ctx, s.db, createSchema); err != nil {
+	for _, t := range []struct{ table, create string }{{"highbase.epoch", createEpoch}, {"highbase.nudge", createNudge}} {
+		_, err := rows(ctx, s.db, "SELECT 1 FROM "+t.table+" LIMIT 1")
+		if number := serverErrorNumber(err); number == noSuchSchema || number == noSuchTable {
+			err = execute(ctx, s.db, createSchema, t.create)
+		}
+		if err != nil {
 			return err
 		}
-	}
-	if !have["epoch"] {
-		if err := execute(ctx, s.db, createEpoch); err != nil {
-			return err
-		}
-	}
-	if !have["nudge"] {
-		return execute(ctx, s.db, createNudge)
 	}
 	return nil
 }
@@ -142,7 +136,6 @@ func (s *Server) Nudge(ctx context.Context) error {
 // LastEpoch reads the newest epoch row: the last primary whose barrier reached
 // this server. Zero and empty if there is none.
 func (s *Server) LastEpoch(ctx context.Context) (epoch uint64, node string, err error) {
-	const noSuchTable, noSuchSchema = 1146, 1049
 	r, err := row(ctx, s.db, "SELECT epoch, node FROM highbase.epoch ORDER BY epoch DESC LIMIT 1")
 	switch {
 	case serverErrorNumber(err) == noSuchTable, serverErrorNumber(err) == noSuchSchema:
