@@ -150,6 +150,12 @@ func (l *leading) view(st fsm.State) fsm.View {
 	l.enter(st, v.Now)
 	v.StepSince, v.Answers, v.Fence, v.Release, v.Reached, v.ReleaseError = l.since, slices.Clone(l.answers), l.fence, l.release, l.reached, l.failed
 	v.Phases = slices.Clone(l.phases)
+	if breakLeaseWait {
+		v.LeaseClear = 0
+	}
+	if breakFence && st.Op != nil && st.Op.Step == fsm.StepBegun {
+		v.Fence = &fsm.Evidence{Kind: fsm.EvidenceAgent, Node: st.Op.From, Detail: "made up by a test build"}
+	}
 	// An answer counts only while the incarnation that gave it lives: a member that has forgotten something since is asked again.
 	v.Answers = slices.DeleteFunc(v.Answers, func(a fsm.Answer) bool {
 		obs := v.Node(a.Node)

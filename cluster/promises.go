@@ -47,7 +47,7 @@ func (p promises) update(change func(*Promises)) error {
 // accept takes an order if none newer was accepted, and remembers it before anything is done.
 func (p promises) accept(o fsm.Order, also func(*Promises)) error {
 	return p.file.Update(func(v Promises, _ bool) (Promises, error) {
-		if o.Epoch < v.HighestEpoch || (o.Epoch == v.HighestEpoch && o.Index < v.HighestIndex) {
+		if !breakEpoch && (o.Epoch < v.HighestEpoch || (o.Epoch == v.HighestEpoch && o.Index < v.HighestIndex)) {
 			return v, fmt.Errorf("order %s of epoch %d index %d is older than epoch %d index %d accepted before", o.Kind, o.Epoch, o.Index, v.HighestEpoch, v.HighestIndex)
 		}
 		v.HighestEpoch, v.HighestIndex = o.Epoch, o.Index
@@ -60,5 +60,5 @@ func (p promises) accept(o fsm.Order, also func(*Promises)) error {
 
 // outdated says whether an action decided from the state at (epoch, index) has been overtaken by an accepted order.
 func (v Promises) outdated(epoch, index uint64) bool {
-	return epoch < v.HighestEpoch || (epoch == v.HighestEpoch && index < v.HighestIndex)
+	return !breakEpoch && (epoch < v.HighestEpoch || (epoch == v.HighestEpoch && index < v.HighestIndex))
 }
