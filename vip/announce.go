@@ -112,11 +112,14 @@ func (m *Manager) announceAll() {
 	m.mu.Unlock()
 }
 
-// errSuppressed says that the closed gate held an announcement back.
-var errSuppressed = errors.New("announcement was held back by the gate")
+// errSuppressed says that the closed gate, or an interface that is down, held an announcement back.
+var errSuppressed = errors.New("announcement was held back")
 
 // announceOne reads the interface's MAC as it is now and sends every form of the announcement.
 func (m *Manager) announceOne(a Address) error {
+	if breakAnnounce {
+		return errSuppressed
+	}
 	if !m.gate.kernel() {
 		// Without the kernel's gate this check is all there is between a late process and the network.
 		if left, err := m.gate.remaining(); err != nil || left == 0 {
@@ -144,6 +147,9 @@ func (m *Manager) announceOne(a Address) error {
 		if err := m.ports[a.Interface].send(proto, link.index, f); err != nil {
 			if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EPERM) {
 				return errSuppressed // what a packet socket sees of a drop in egress
+			}
+			if errors.Is(err, unix.ENETDOWN) || errors.Is(err, unix.ENXIO) {
+				return errSuppressed // no link: LinkDown has said so, and LinkUp brings a new burst
 			}
 			return err
 		}

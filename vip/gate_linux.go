@@ -26,8 +26,9 @@ type kernelGate struct {
 	rules      ruleset
 	hasEgress  bool
 	tableFlags uint32
-	ticket     uint32       // key of the last guard element: each is used once
-	block      []netip.Addr // as the kernel should have them, put back by a reinstall
+	deadline   time.Duration // of the lease last written
+	ticket     uint32        // key of the last guard element: each is used once
+	block      []netip.Addr  // as the kernel should have them, put back by a reinstall
 	covered    bool
 	members    []netip.Addr
 
@@ -118,7 +119,16 @@ func (g *kernelGate) open(deadline time.Duration) error {
 
 // renew prolongs a living lease. Deleting an expired element fails, and the transaction with it: this is
 // the comparison of a compare-and-extend.
+//
+// The kernel's timers stand still while the machine is suspended. A lease that ended in that time is seen
+// here, by a clock that does not.
 func (g *kernelGate) renew(deadline time.Duration) error {
+	g.mu.Lock()
+	overdue := g.deadline != 0 && Now() > g.deadline
+	g.mu.Unlock()
+	if overdue {
+		return errors.Join(ErrExpired, g.shut())
+	}
 	return g.write(deadline, func(timeout time.Duration) []nlMessage {
 		return append(g.deleteMessages(), g.addMessages(timeout)...)
 	})
@@ -165,6 +175,7 @@ func (g *kernelGate) write(deadline time.Duration, msgs func(timeout time.Durati
 		}
 		return fmt.Errorf("%w: the kernel took longer than the margin", ErrLate)
 	}
+	g.deadline = deadline
 	return nil
 }
 

@@ -136,6 +136,17 @@ func TestRenewNeverRevives(t *testing.T) {
 	if left := remaining(t, m); left <= longLease {
 		t.Fatalf("after renewal %s are left, want more than %s", left, longLease)
 	}
+	// As after a suspend: the kernel's element lives, the lease's time is over by the clock.
+	g := m.gate.(*kernelGate)
+	g.mu.Lock()
+	g.deadline = Now() - 1
+	g.mu.Unlock()
+	if err := m.Renew(Now() + longLease); !errors.Is(err, ErrExpired) {
+		t.Fatalf("renewing after a suspend: %v, want ErrExpired", err)
+	}
+	if left := remaining(t, m); left != 0 {
+		t.Fatalf("after a suspend the gate stays open for %s", left)
+	}
 	if err := m.Open(Now() + 60*time.Millisecond); !errors.Is(err, ErrLate) {
 		t.Fatalf("opening for less than guard and margin: %v, want ErrLate", err)
 	}
@@ -235,7 +246,7 @@ func TestAdoptsALivingGate(t *testing.T) {
 	n := newNetwork(t)
 	client := n.add(9)
 	n.self.serve("db1", testPort)
-	p, deadline := startHolder(t, time.Hour)
+	p, deadline := startHolder(t, longLease)
 	conn := client.mustReach(vip4, "db1")
 	if _, err := New(testConfig(t)); !errors.Is(err, ErrBusy) {
 		t.Fatalf("a second manager beside a living one: %v, want ErrBusy", err)

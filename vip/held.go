@@ -71,6 +71,9 @@ func (m *Manager) removeAll() error {
 		link, err := m.links.read(a.Interface)
 		if err == nil && link.has(a.IP) {
 			err = m.links.remove(link.index, a.IP)
+			if p, ok := link.foreign(a.IP); ok {
+				err = errors.Join(err, fmt.Errorf("address %s on %s is not the manager's: remove it from the host's own configuration", p, a.Interface))
+			}
 		}
 		errs = append(errs, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -66,15 +67,19 @@ func (l *links) read(name string) (linkState, error) {
 	return st, nil
 }
 
-// has tells whether the interface carries ip as a host address.
+// has tells whether the interface carries ip, with whatever prefix.
 func (s linkState) has(ip netip.Addr) bool {
-	want := netip.PrefixFrom(ip, ip.BitLen())
-	for _, p := range s.addresses {
-		if p == want {
-			return true
-		}
+	return slices.ContainsFunc(s.addresses, func(p netip.Prefix) bool { return p.Addr() == ip })
+}
+
+// foreign returns the prefix under which somebody else configured ip, if so: it is left alone, since
+// removing a wider prefix can take other addresses with it.
+func (s linkState) foreign(ip netip.Addr) (netip.Prefix, bool) {
+	i := slices.IndexFunc(s.addresses, func(p netip.Prefix) bool { return p.Addr() == ip && p.Bits() != ip.BitLen() })
+	if i < 0 {
+		return netip.Prefix{}, false
 	}
-	return false
+	return s.addresses[i], true
 }
 
 // put adds ip as a host address for lifetime, or prolongs it if it is there. The kernel removes the

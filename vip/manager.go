@@ -230,11 +230,11 @@ func (m *Manager) openNotifiers() error {
 func (m *Manager) KernelGate() bool { return m.gate.kernel() }
 
 // Open opens the gate until deadline at the latest. It returns ErrLate if too little time is left or the
-// process was held up for longer than the guard; the gate is then as it was.
+// process was held up for longer than the guard. Addresses that are held are announced at once.
 func (m *Manager) Open(deadline time.Duration) error {
 	err := m.leaseWrite(m.gate.open, deadline)
 	if err == nil {
-		m.wake() // an address that vanished while the gate was closed is put back now
+		m.Announce() // what was sent before was held back; the loop puts back what vanished meanwhile
 	}
 	return err
 }
@@ -304,15 +304,17 @@ func (m *Manager) Stop() error {
 }
 
 // Destroy is Stop after which nothing of the manager is left on the host: addresses removed, connections
-// severed, the gate's tables gone. It is for a clean end, after the role was given up.
+// severed, the gate's tables gone. It is for a clean end, after the role was given up. If an address could
+// not be removed the closed gate stays: without it the address would be served.
 func (m *Manager) Destroy(ctx context.Context) error {
-	var errs []error
-	errs = append(errs, m.Close(), m.SetHeld(ctx, false))
+	err := errors.Join(m.Close(), m.SetHeld(ctx, false))
 	if !m.markStopped() {
 		return ErrStopped
 	}
-	errs = append(errs, m.gate.destroy(), m.closeAll())
-	return errors.Join(errs...)
+	if err == nil {
+		err = m.gate.destroy()
+	}
+	return errors.Join(err, m.closeAll())
 }
 
 func (m *Manager) markStopped() bool {

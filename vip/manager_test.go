@@ -95,10 +95,54 @@ func TestClosedGateAnswersResets(t *testing.T) {
 		n.self.mustReach(ip.IP, "db1")
 	}
 	check(t, m.Close(), "closing")
+	n.self.forget(client9) // the reset needs an ARP request, which must not name the address
 	for _, ip := range m.cfg.Addresses {
 		client.mustBeRefused(ip.IP)
 		n.self.mustBeRefused(ip.IP) // over the loopback
 	}
 	open(t, m, longLease)
 	client.mustReach(vip4, "db1")
+}
+
+func TestInsist(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	newNetwork(t)
+	m, rec := newManager(t, testConfig(t))
+	m.Insist(true)
+	m.Announce()
+	if n := rec.count(Announced); n != 0 {
+		t.Fatalf("announced %d times what is not held", n)
+	}
+	open(t, m, longLease)
+	hold(t, m, true)
+	enough := 2 * 6 // two addresses; without insisting the sixth round comes after 33 s
+	eventually(t, "repeated announcements", func() bool { return rec.count(Announced) >= enough })
+	m.Insist(false)
+	hold(t, m, false)
+	m.Announce()
+	st := m.State()
+	if st.Held || st.Addresses[0].Announcements == 0 {
+		t.Fatalf("state is %+v", st)
+	}
+}
+
+// TestAddressOfSomebodyElse: a wider prefix of the host's own configuration is named, not removed.
+func TestAddressOfSomebodyElse(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	n := newNetwork(t)
+	m, rec := newManager(t, testConfig(t))
+	n.self.addAddr("10.77.0.100/24")
+	n.self.addAddr("fd77::100/64")
+	open(t, m, longLease)
+	hold(t, m, true)
+	if err := m.SetHeld(context.Background(), false); err == nil {
+		t.Fatal("letting go says nothing of the address that stays")
+	}
+	if n := rec.count(Repaired); n != 0 {
+		t.Fatalf("%d repairs of an address that is there", n)
+	}
 }

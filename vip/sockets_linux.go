@@ -15,8 +15,11 @@ const (
 	sockDestroy      = 21
 	tcpTimeWait      = 6
 	tcpListen        = 10
-	diagReqLen       = 56
-	diagMsgLen       = 72
+	// diagStates are the states to list: all of a connection but TIME_WAIT (6), without CLOSE (7), LISTEN
+	// (10) and the bound but unconnected ones, which would make the kernel walk further tables.
+	diagStates = 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<8 | 1<<9 | 1<<11 | 1<<12
+	diagReqLen = 56
+	diagMsgLen = 72
 )
 
 // tcpSocket is one TCP socket of this host.
@@ -71,7 +74,7 @@ func destroyOver(sock *nlSocket, match func(tcpSocket) bool) (int, error) {
 func diagRequest(family byte, id []byte) []byte {
 	b := make([]byte, diagReqLen)
 	b[0], b[1] = family, unix.IPPROTO_TCP
-	binary.NativeEndian.PutUint32(b[4:], ^uint32(0)&^(1<<tcpListen)&^(1<<tcpTimeWait)) // states
+	binary.NativeEndian.PutUint32(b[4:], diagStates)
 	copy(b[8:], id)
 	return b
 }

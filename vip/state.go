@@ -45,7 +45,7 @@ type Event struct {
 // Counters count what happened to one address since the manager was made.
 type Counters struct {
 	Announcements uint64           // rounds of announcements that left the host
-	Suppressed    uint64           // rounds that the closed gate held back
+	Suppressed    uint64           // rounds that the closed gate or a missing link held back
 	Repairs       uint64           // times a missing address was put back
 	ForeignClaims uint64           // frames of other hosts that spoke for it while it was held
 	LastClaim     net.HardwareAddr // who did so last
