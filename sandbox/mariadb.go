@@ -30,7 +30,6 @@ func (m mariadb) seed(ctx context.Context, p plan, datadir string) error {
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		return fmt.Errorf("making a temporary directory: %w", err)
 	}
-	defer os.RemoveAll(tmp) // the sandbox's directory goes as a whole anyway
 	tmpdir := "--tmpdir=" + tmp
 	unlock, err := lockInstall()
 	if err != nil {
@@ -44,6 +43,9 @@ func (m mariadb) seed(ctx context.Context, p plan, datadir string) error {
 	if err := run(ctx, m.accounts(p.Secrets), program, "--no-defaults", "--bootstrap", "--user=root", "--datadir="+datadir,
 		"--skip-log-bin", "--innodb-log-file-size="+redoLogSize, tmpdir); err != nil {
 		return fmt.Errorf("creating the accounts: %w", err)
+	}
+	if err := os.RemoveAll(tmp); err != nil {
+		return fmt.Errorf("removing a temporary directory: %w", err)
 	}
 	return nil
 }

@@ -58,11 +58,11 @@ func fillDisk(p plan, host string) error {
 		return usagef("%s lies on the machine's own disk, which is not filled: use up --disk-size SIZE", host)
 	}
 	f, err := os.OpenFile(p.fillFile(host), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil && !errors.Is(err, unix.ENOSPC) {
-		return fmt.Errorf("filling the disk of %s: %w", host, err)
+	if errors.Is(err, unix.ENOSPC) {
+		return nil // not even an empty file fits
 	}
 	if err != nil {
-		return nil // not even an empty file fits: full
+		return fmt.Errorf("filling the disk of %s: %w", host, err)
 	}
 	for size := 1 << 20; size >= 512; {
 		if _, err = f.Write(make([]byte, size)); errors.Is(err, unix.ENOSPC) {

@@ -23,7 +23,7 @@ const downTimeout = 20 * time.Second
 type Sandbox struct {
 	base string
 	plan plan
-	tie  *os.File // kept open: its end ends a tied sandbox
+	tie  int // descriptor whose end ends a tied sandbox; 0: none
 }
 
 // Up builds a sandbox and returns when its hosts run and, unless Options.Bare or NoBootstrap, its cluster has a
@@ -55,7 +55,7 @@ func Up(ctx context.Context, o Options) (*Sandbox, error) {
 		if o.KeepFailed {
 			return s, err
 		}
-		return nil, errors.Join(err, Down(context.WithoutCancel(ctx), o.Dir, o.Name))
+		return nil, errors.Join(err, s.Down(context.WithoutCancel(ctx)))
 	}
 	return s, nil
 }
@@ -73,7 +73,7 @@ func (s *Sandbox) build(ctx context.Context, o Options, held *os.File) error {
 		err = s.startRunner(ctx, o, held)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("building sandbox %s: %w", o.Name, err), removeFiles(s.base, o.Name, held))
+		return errors.Join(fmt.Errorf("building sandbox %s: %w", o.Name, err), s.closeTie(), removeFiles(s.base, o.Name, held))
 	}
 	return held.Close() // the runner has its own descriptor of the same lock
 }
@@ -96,20 +96,22 @@ func (s *Sandbox) startRunner(ctx context.Context, o Options, held *os.File) err
 	cmd.ExtraFiles = []*os.File{readyWrite, held}
 	cmd.SysProcAttr = runnerAttributes()
 	if o.TieToCaller {
-		tieRead, tieWrite, err := os.Pipe()
+		tie, err := s.makeTie()
 		if err != nil {
-			return fmt.Errorf("making a pipe: %w", err)
+			return err
 		}
-		defer tieRead.Close()
-		s.tie = tieWrite
-		cmd.ExtraFiles = append(cmd.ExtraFiles, tieRead)
+		defer tie.Close()
+		cmd.ExtraFiles = append(cmd.ExtraFiles, tie)
 		cmd.Args = append(cmd.Args, "tied")
 	}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting the sandbox's own process (without root, the system must allow user namespaces): %w", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }() // for as long as this process lives: otherwise it stays a zombie
+	ended := make(chan struct{})
+	go func() { // for as long as this process lives: otherwise the runner stays a zombie
+		defer close(ended)
+		_ = cmd.Wait() // how it ended is in its log
+	}()
 	readyWrite.Close()
 	if err := waitReady(ctx, ready, o.Progress); err != nil {
 		killErr := cmd.Process.Kill()
@@ -122,6 +124,29 @@ func (s *Sandbox) startRunner(ctx context.Context, o Options, held *os.File) err
 			err = fmt.Errorf("it ended without a word: %s", tail(text, 2000))
 		}
 		return errors.Join(err, killErr, readErr)
+	}
+	return nil
+}
+
+// makeTie returns the runner's end of a pipe. Ours is a bare descriptor, not an os.File: only the end of this process or
+// Down may close it, not the garbage collector when the caller forgets its Sandbox.
+func (s *Sandbox) makeTie() (*os.File, error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("making a pipe: %w", err)
+	}
+	s.tie = fds[1]
+	return os.NewFile(uintptr(fds[0]), "tie"), nil
+}
+
+func (s *Sandbox) closeTie() error {
+	if s.tie == 0 {
+		return nil
+	}
+	fd := s.tie
+	s.tie = 0
+	if err := unix.Close(fd); err != nil {
+		return fmt.Errorf("closing the tie to the sandbox: %w", err)
 	}
 	return nil
 }
@@ -190,12 +215,7 @@ func OpenIn(dir, name string) (*Sandbox, error) {
 
 // Down ends the sandbox and removes everything of it. When it returns nil no process of it exists.
 func (s *Sandbox) Down(ctx context.Context) error {
-	err := Down(ctx, s.base, s.plan.Name)
-	if s.tie != nil {
-		err = errors.Join(err, s.tie.Close())
-		s.tie = nil
-	}
-	return err
+	return errors.Join(Down(ctx, s.base, s.plan.Name), s.closeTie())
 }
 
 // Down is Sandbox.Down by directory and name, as in Options. It also removes what a killed sandbox has left, and

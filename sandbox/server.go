@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -126,7 +127,7 @@ func lockInstall() (func(), error) {
 
 func retryEINTR(f func() error) error {
 	for {
-		if err := f(); err != syscall.EINTR {
+		if err := f(); !errors.Is(err, syscall.EINTR) {
 			return err
 		}
 	}

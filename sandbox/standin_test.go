@@ -69,7 +69,7 @@ func serveStandIn(config string) error {
 
 // startServer starts the server beside the configuration, if there is one and it does not run.
 func startServer(dir string) error {
-	if _, err := os.Stat(filepath.Join(dir, "my.cnf")); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, "my.cnf")); errors.Is(err, os.ErrNotExist) {
 		return nil // a witness
 	}
 	if text, err := os.ReadFile(filepath.Join(dir, "mysqld.pid")); err == nil {

@@ -141,12 +141,15 @@ func wantError(t *testing.T, sb *sandbox.Sandbox, words, verb string, args ...st
 
 func await(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(patience)
 	for !done() {
-		if time.Now().After(deadline) {
+		select {
+		case <-late:
 			t.Fatalf("after %s still not true: %s", patience, what)
+		case <-tick.C:
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 
