@@ -209,13 +209,13 @@ func TestDisk(t *testing.T) {
 // TestTied: a tied sandbox ends with the process that built it, even by SIGKILL.
 func TestTied(t *testing.T) {
 	needServer(t)
-	dir := shortDir(t)
 	if base := os.Getenv("HIGHBASE_TEST_TIED"); base != "" {
 		up(t, sandbox.Options{Name: "tied", Dir: base, Bare: true, Nodes: 1})
 		if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 	}
+	dir := shortDir(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
