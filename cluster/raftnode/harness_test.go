@@ -151,7 +151,7 @@ func testConfig(t *testing.T, w *network, node string) Config {
 }
 
 // testLog shows the log only when asked: t.Log would panic on lines written after a test ended.
-func testLog(t *testing.T) *slog.Logger {
+func testLog(t testing.TB) *slog.Logger {
 	t.Helper()
 	if os.Getenv("HIGHBASE_TEST_LOG") == "" {
 		return slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug}))

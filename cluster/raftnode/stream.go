@@ -113,13 +113,25 @@ func (s *stream) Dial(target raft.ServerAddress, timeout time.Duration) (net.Con
 		return nil, err
 	}
 	if s.cfg.ClientTLS != nil {
-		conn.Conn = tls.Client(raw, s.cfg.ClientTLS)
+		conn.Conn = tls.Client(raw, clientTLS(s.cfg.ClientTLS, addr))
 	}
 	if err := greet(conn, hello{Cluster: s.cfg.ClusterID, From: s.self, To: to}, deadline); err != nil {
 		s.logRefusal("raft peer refused us", string(to), addr, err)
 		return nil, errors.Join(fmt.Errorf("meeting %s at %s: %w", to, addr, err), conn.Close())
 	}
 	return conn, nil
+}
+
+// clientTLS checks the peer's certificate against the address dialled, as https does, unless the
+// configuration names somebody.
+func clientTLS(cfg *tls.Config, addr string) *tls.Config {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil || cfg.ServerName != "" {
+		return cfg
+	}
+	cfg = cfg.Clone()
+	cfg.ServerName = host
+	return cfg
 }
 
 func (s *stream) acceptLoop() {

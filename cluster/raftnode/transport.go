@@ -35,7 +35,6 @@ type transport struct {
 type peerLink struct {
 	answered    bool
 	lastAttempt time.Time
-	lastAnswer  time.Time
 	// back is closed when the peer answers again; nil while it answers.
 	back chan struct{}
 }
@@ -111,17 +110,6 @@ func (t *transport) answering(id ServerID) bool {
 	return p != nil && p.answered
 }
 
-// silence returns how long ago the peer last answered a heartbeat of this leader, and false if it never did.
-func (t *transport) silence(id ServerID) (time.Duration, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	p := t.peers[raft.ServerID(id)]
-	if p == nil || p.lastAnswer.IsZero() {
-		return 0, false
-	}
-	return time.Since(p.lastAnswer), true
-}
-
 // endEra forgets what heartbeats said and ends every wait. The node calls it whenever leadership changes.
 func (t *transport) endEra() {
 	t.mu.Lock()
@@ -166,7 +154,6 @@ func (t *transport) outcome(id raft.ServerID, err error) {
 	p.answered = err == nil
 	switch {
 	case err == nil:
-		p.lastAnswer = time.Now()
 		if p.back != nil {
 			close(p.back)
 			p.back = nil
