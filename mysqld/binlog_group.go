@@ -34,7 +34,8 @@ type Group struct {
 	// GTID in the server's text form; itself a position.
 	GTID string
 	Kind GroupKind
-	// File, Offset and End are where it stands, in bytes.
+	// File, Offset and End are where it stands, in bytes. In relay logs it may
+	// end in a later file; End then is an offset in that one.
 	File        string
 	Offset, End int64
 	// Complete: its last event is there.
@@ -52,7 +53,7 @@ const (
 	mariadbCompletedXA   = 128
 )
 
-// groupScan collects the groups of one file. standalone: the open group is one
+// groupScan collects the groups of one file or several. standalone: the open group is one
 // event without a commit.
 type groupScan struct {
 	flavor     gtid.Flavor
@@ -70,58 +71,65 @@ func scanFile(path string, flavor gtid.Flavor) (groups []Group, torn int64, err 
 		return nil, 0, fmt.Errorf("reading a binary log: %w", err)
 	}
 	defer f.Close()
-	groups, end, err := scanGroups(f, path, flavor)
+	s := groupScan{flavor: flavor}
+	end, err := s.scan(f, path)
 	if errors.Is(err, errTorn) {
 		info, statErr := f.Stat()
 		if statErr != nil {
 			return nil, 0, fmt.Errorf("reading a binary log: %w", statErr)
 		}
-		return groups, info.Size() - end, nil
+		return s.groups, info.Size() - end, nil
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading %s: %w", path, err)
 	}
-	return groups, 0, nil
+	return s.groups, 0, nil
 }
 
-// scanGroups reads groups until the end; end is where the last whole event
-// ends. The error is errTorn if more bytes follow, nil at a clean end.
-func scanGroups(r io.Reader, path string, flavor gtid.Flavor) (groups []Group, end int64, err error) {
+// scan reads one more file; end is where its last whole event ends. The error
+// is errTorn if more bytes follow, nil at a clean end.
+func (s *groupScan) scan(r io.Reader, path string) (end int64, err error) {
 	reader, err := newBinlogReader(r)
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
-	s := groupScan{flavor: flavor, file: path}
+	s.file = path
 	for {
 		e, err := reader.next()
 		if errors.Is(err, io.EOF) {
-			return s.groups, reader.offset, nil
+			return reader.offset, nil
 		}
 		if err != nil {
-			return s.groups, reader.offset, err
+			return reader.offset, err
 		}
 		if err := s.add(e); err != nil {
-			return s.groups, reader.offset, err
+			return reader.offset, err
 		}
 	}
 }
 
-// readGroups reads the groups of all files of an index, in order. Bytes that
-// are no whole event are passed over.
-func readGroups(index string, flavor gtid.Flavor) ([]Group, error) {
+// readRelay reads the groups of all relay logs of an index, in order. Unlike in
+// a binary log a group may go on in the next file: a receiver that reconnects
+// within a transaction skips what it has and writes on. Bytes that are no whole
+// event are passed over.
+func readRelay(index string, flavor gtid.Flavor) ([]Group, error) {
 	files, err := binlogFiles(index)
 	if err != nil {
 		return nil, err
 	}
-	var out []Group
-	for _, file := range files {
-		groups, _, err := scanFile(file, flavor)
+	s := groupScan{flavor: flavor}
+	for _, path := range files {
+		f, err := os.Open(path)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("reading a relay log: %w", err)
 		}
-		out = append(out, groups...)
+		_, err = s.scan(f, path)
+		f.Close() // only read from
+		if err != nil && !errors.Is(err, errTorn) {
+			return nil, fmt.Errorf("reading %s: %w", path, err)
+		}
 	}
-	return out, nil
+	return s.groups, nil
 }
 
 // add takes one event.

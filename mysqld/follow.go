@@ -53,17 +53,13 @@ func (s *Server) Follow(ctx context.Context, src Source) (FollowResult, error) {
 }
 
 func (s *Server) follow(ctx context.Context, src Source) (FollowResult, error) {
+	// On a server that is read-only already this takes no lock.
+	if err := s.SetReadOnly(ctx); err != nil {
+		return FollowResult{}, err
+	}
 	st, err := s.Status(ctx)
 	if err != nil {
 		return FollowResult{}, err
-	}
-	if !st.ReadOnly {
-		if err := s.SetReadOnly(ctx); err != nil {
-			return FollowResult{}, err
-		}
-		if st, err = s.Status(ctx); err != nil {
-			return FollowResult{}, err
-		}
 	}
 	if err := s.disableSource(ctx, st); err != nil {
 		return FollowResult{}, err

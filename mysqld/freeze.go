@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/highbase/highbase/fsm/gtid"
 )
 
 // severAfter is how long STOP of the receiver may take before its socket is
@@ -50,7 +52,7 @@ func (s *Server) Freeze(ctx context.Context, sever func() error) (received strin
 	if st.IORunning != ThreadNo {
 		return "", fmt.Errorf("freezing: the receiver is %s again after its STOP", st.IORunning)
 	}
-	if st.SQLErrno != 0 {
+	if st.SQLErrno != 0 && !s.allApplied(st) {
 		return "", fmt.Errorf("freezing: %w: %d %s", ErrApplierStopped, st.SQLErrno, st.SQLError)
 	}
 	return st.Received, nil
@@ -77,6 +79,13 @@ func (s *Server) stopReceiver(ctx context.Context, sever func() error) error {
 	}
 }
 
+// allApplied reports whether the relay log holds nothing that is not applied.
+func (s *Server) allApplied(st Status) bool {
+	executed, errE := gtid.Parse(s.dialect.flavor(), st.Executed)
+	received, errR := gtid.Parse(s.dialect.flavor(), st.Received)
+	return errE == nil && errR == nil && executed.Contains(received)
+}
+
 // ensureApplier makes the SQL thread run. With the receiver running or
 // connecting a plain START keeps the relay log on both servers. With both
 // stopped the dialect applies what the relay log holds; it may have to leave
@@ -85,6 +94,10 @@ func (s *Server) ensureApplier(ctx context.Context, st Status) (running bool, er
 	switch {
 	case st.SQLRunning:
 		return true, nil
+	case st.SQLErrno != 0 && st.IORunning == ThreadNo && s.allApplied(st):
+		// It was killed inside a half-received transaction (see Drain), or its
+		// error is about nothing that is here: there is nothing to apply.
+		return false, nil
 	case st.SQLErrno != 0:
 		return false, fmt.Errorf("%w: %d %s", ErrApplierStopped, st.SQLErrno, st.SQLError)
 	case st.IORunning == ThreadNo:

@@ -60,6 +60,9 @@ func (m mariadb) readStatus(ctx context.Context, q querier, st *Status) (time.Du
 	if err != nil {
 		return 0, err
 	}
+	if err := knownMariaDB(v["version"]); err != nil {
+		return 0, err
+	}
 	counters, err := named(ctx, q, mariadbCounters)
 	if err != nil {
 		return 0, err
@@ -83,6 +86,16 @@ func (m mariadb) readStatus(ctx context.Context, q querier, st *Status) (time.Du
 		st.Problems = append(st.Problems, "gtid_strict_mode is off, so two histories can mix unseen; set it to ON.")
 	}
 	return time.Duration(counters.number("uptime")) * time.Second, m.readReplication(ctx, q, st)
+}
+
+// knownMariaDB refuses versions that nothing here was measured on or near.
+func knownMariaDB(version string) error {
+	var major, minor int
+	n, err := fmt.Sscanf(version, "%d.%d.", &major, &minor)
+	if err == nil && n == 2 && strings.Contains(version, "MariaDB") && (major > 10 || major == 10 && minor >= 6) {
+		return nil
+	}
+	return fmt.Errorf("%w: MariaDB %q, 10.6 or later is needed", ErrUnsupported, version)
 }
 
 // readReplication fills in the replica's side.

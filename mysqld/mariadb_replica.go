@@ -93,7 +93,7 @@ func (mariadb) unapplied(ctx context.Context, q querier) (unappliedRelay, error)
 	if !filepath.IsAbs(index) {
 		index = filepath.Join(v["datadir"], index)
 	}
-	groups, err := readGroups(index, gtid.MariaDB)
+	groups, err := readRelay(index, gtid.MariaDB)
 	if err != nil {
 		return unappliedRelay{}, err
 	}

@@ -31,10 +31,13 @@ func (mysqlDialect) words() words {
 		replicaSemiSyncOn:  "SET GLOBAL rpl_semi_sync_replica_enabled=1",
 		replicaSemiSyncOff: "SET GLOBAL rpl_semi_sync_replica_enabled=0",
 		kill:               "KILL CONNECTION ?",
-		// loose: the semi-sync plugin may not be loaded yet. A persisted
-		// variable outranks these (DESIGN 3.12); the look at boot shows that.
-		// relay_log_recovery=OFF keeps received transactions over a crash.
+		// The plugins are loaded here because INSTALL PLUGIN is refused while
+		// super_read_only is on; loose, in case their files are missing. A
+		// persisted variable outranks all these (DESIGN 3.12); the look at boot
+		// shows that. relay_log_recovery=OFF keeps received transactions over a
+		// crash.
 		bootArguments: []string{"--read-only=ON", "--super-read-only=ON", "--skip-replica-start=ON",
+			"--plugin-load-add=semisync_source.so", "--plugin-load-add=semisync_replica.so",
 			"--loose-rpl-semi-sync-replica-enabled=OFF", "--relay-log-recovery=OFF"},
 		// The tail is cut from the file before the start; see Tail.Cut.
 		rewindArguments: nil,
@@ -108,7 +111,8 @@ func mysqlProblems(v record, st *Status) []string {
 // knownMySQL refuses versions whose words differ.
 func knownMySQL(version string) error {
 	var major, minor, patch int
-	if n, err := fmt.Sscanf(version, "%d.%d.%d", &major, &minor, &patch); err == nil && n == 3 {
+	n, err := fmt.Sscanf(version, "%d.%d.%d", &major, &minor, &patch)
+	if err == nil && n == 3 && !strings.Contains(version, "MariaDB") {
 		if major > 8 || major == 8 && (minor > 0 || patch >= 26) {
 			return nil
 		}
@@ -181,7 +185,7 @@ var mysqlPlugins = []struct{ name, file string }{
 
 // loadSemiSync installs the plugins that are missing. INSTALL PLUGIN writes a
 // system table, which super_read_only refuses: callers see 1290 then, and the
-// option file should load them (plugin_load_add).
+// option file should load them (plugin_load_add), as the boot arguments do.
 func (mysqlDialect) loadSemiSync(ctx context.Context, q querier) error {
 	for _, p := range mysqlPlugins {
 		r, err := row(ctx, q, "SELECT PLUGIN_STATUS FROM information_schema.PLUGINS WHERE PLUGIN_NAME=?", p.name)

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
-
-	"github.com/highbase/highbase/fsm/gtid"
 )
 
 // StopReplication ends replication on a drained server and forgets its source,
@@ -34,10 +32,8 @@ func (s *Server) StopReplication(ctx context.Context) error {
 			return err
 		}
 	}
-	if st.Executed != st.Received {
-		if err := s.requireApplied(ctx, st); err != nil {
-			return err
-		}
+	if !s.allApplied(st) {
+		return fmt.Errorf("stopping replication: %w: received %s, executed %s", ErrNotDrained, st.Received, st.Executed)
 	}
 	if st.SQLRunning {
 		if err := execute(ctx, s.db, w.stopApplier); err != nil {
@@ -45,22 +41,6 @@ func (s *Server) StopReplication(ctx context.Context) error {
 		}
 	}
 	return execute(ctx, s.db, w.forgetSource)
-}
-
-// requireApplied refuses if something received is not executed.
-func (s *Server) requireApplied(ctx context.Context, st Status) error {
-	received, err := gtid.Parse(s.dialect.flavor(), st.Received)
-	if err != nil {
-		return fmt.Errorf("reading the received position: %w", err)
-	}
-	executed, err := s.executed(ctx, s.db)
-	if err != nil {
-		return err
-	}
-	if !executed.Contains(received) {
-		return fmt.Errorf("%w: received %s, executed %s", ErrNotDrained, received, executed)
-	}
-	return nil
 }
 
 // Errors of both servers for what is missing (ER_NO_SUCH_TABLE, ER_BAD_DB_ERROR).

@@ -12,6 +12,8 @@ var (
 	// ErrExited is returned by Start when the server ended before it served:
 	// a wrong option, a damaged file, or a rewind that MariaDB refuses.
 	ErrExited = errors.New("mysqld: the server exited while starting")
+	// ErrKilled is returned by a Start that a Kill overtook; nothing runs.
+	ErrKilled = errors.New("mysqld: killed while starting")
 	// ErrForeign is returned when a server that this service did not start
 	// holds the place: another one must not be started, nor this one killed.
 	ErrForeign = errors.New("mysqld: a process that is not this service's holds the place")
@@ -40,7 +42,8 @@ type Service interface {
 	// client success (MySQL) or commit it (MariaDB). It never becomes a kill.
 	Stop(ctx context.Context) error
 	// Kill sends SIGKILL and returns when the process is gone and has let go of
-	// the data directory. A server that does not run is no error.
+	// the data directory. A server that does not run is no error. A Start under
+	// way fails with ErrKilled.
 	Kill(ctx context.Context) error
 	// Running reports the server's process.
 	Running(ctx context.Context) (pid int, running bool, err error)

@@ -21,7 +21,9 @@ type child struct {
 	cfg   ServiceConfig
 	words words
 	log   *slog.Logger
-	mu    sync.Mutex // one start, stop or kill at a time
+	mu    sync.Mutex // one start or stop at a time
+	guard startGuard
+	spawn sync.Mutex // a process is either not there or findable
 }
 
 var _ Service = (*child)(nil)
@@ -75,6 +77,7 @@ func (c *child) Running(context.Context) (int, bool, error) {
 
 // Start implements Service.
 func (c *child) Start(ctx context.Context, opts StartOptions) error {
+	begun := c.guard.begin()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p, running := c.find(); running {
@@ -85,20 +88,25 @@ func (c *child) Start(ctx context.Context, opts StartOptions) error {
 	if err := waitUnlocked(ctx, c.cfg.DataDir); err != nil {
 		return fmt.Errorf("starting the server: %w: the data directory %s stays locked: %w", ErrForeign, c.cfg.DataDir, err)
 	}
-	p, err := c.spawn(opts)
+	p, err := c.launch(opts, begun)
 	if err != nil {
 		return fmt.Errorf("starting the server: %w", err)
 	}
 	w := openProcess(p)
 	defer w.close()
 	if err := waitServing(ctx, w, c.cfg.Socket); err != nil {
-		return fmt.Errorf("starting the server (see %s): %w", c.cfg.Log, err)
+		return fmt.Errorf("starting the server (see %s): %w", c.cfg.Log, errors.Join(c.guard.overtaken(begun), err))
 	}
 	return nil
 }
 
-// spawn starts the process and keeps its identity.
-func (c *child) spawn(opts StartOptions) (process, error) {
+// launch starts the process and keeps its identity, unless a kill came.
+func (c *child) launch(opts StartOptions, begun int) (process, error) {
+	c.spawn.Lock()
+	defer c.spawn.Unlock()
+	if err := c.guard.overtaken(begun); err != nil {
+		return process{}, err
+	}
 	out, err := os.OpenFile(c.cfg.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
 	if err != nil {
 		return process{}, err
@@ -163,7 +171,10 @@ func (c *child) Stop(ctx context.Context) error {
 // Kill implements Service. It does not wait for a Start under way: a fence
 // cannot.
 func (c *child) Kill(ctx context.Context) error {
+	c.guard.killed()
+	c.spawn.Lock()
 	p, running := c.find()
+	c.spawn.Unlock()
 	if !running {
 		return nil
 	}

@@ -2,6 +2,7 @@ package mysqld
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -17,6 +18,7 @@ type command struct {
 	words words
 	log   *slog.Logger
 	mu    sync.Mutex // one start or stop at a time
+	guard startGuard
 }
 
 var _ Service = (*command)(nil)
@@ -60,6 +62,7 @@ func (c *command) Running(context.Context) (int, bool, error) {
 // give them to the server, or the option file must hold the same (Status shows
 // when neither does). HIGHBASE_REWIND=1 marks the start that rolls back.
 func (c *command) Start(ctx context.Context, opts StartOptions) error {
+	begun := c.guard.begin()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p, running := c.find(); running {
@@ -69,6 +72,9 @@ func (c *command) Start(ctx context.Context, opts StartOptions) error {
 	}
 	if err := waitUnlocked(ctx, c.cfg.DataDir); err != nil {
 		return fmt.Errorf("starting the server: %w: the data directory %s stays locked: %w", ErrForeign, c.cfg.DataDir, err)
+	}
+	if err := c.guard.overtaken(begun); err != nil {
+		return fmt.Errorf("starting the server: %w", err)
 	}
 	arguments := strings.Join(startArguments(c.words, opts), " ")
 	env := []string{"HIGHBASE_MYSQLD_OPTS=" + arguments, "MYSQLD_OPTS=" + arguments}
@@ -85,6 +91,9 @@ func (c *command) Start(ctx context.Context, opts StartOptions) error {
 		return running, nil
 	}); err != nil {
 		return fmt.Errorf("starting the server: no process in %s: %w", c.cfg.PIDFile, err)
+	}
+	if err := c.guard.overtaken(begun); err != nil {
+		return fmt.Errorf("starting the server: %w", errors.Join(err, killProcess(ctx, p, c.dataDir(p))))
 	}
 	w := openProcess(p)
 	defer w.close()
@@ -128,6 +137,7 @@ func (c *command) Stop(ctx context.Context) error {
 // Kill implements Service. The kill command, if there is one, runs first; what
 // counts is that the process is gone.
 func (c *command) Kill(ctx context.Context) error {
+	c.guard.killed()
 	p, running := c.find()
 	if !running {
 		return nil

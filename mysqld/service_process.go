@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -196,6 +197,37 @@ func stopProcess(ctx context.Context, p process, dir string) error {
 		return err
 	}
 	return waitUnlocked(ctx, dir)
+}
+
+// startGuard makes a kill win over a start under way: a fence must not be
+// undone by a process that appears after it.
+type startGuard struct {
+	mu    sync.Mutex
+	kills int
+}
+
+// killed counts a kill; starts that began before it must end theirs.
+func (g *startGuard) killed() {
+	g.mu.Lock()
+	g.kills++
+	g.mu.Unlock()
+}
+
+// begin gives what overtaken asks for.
+func (g *startGuard) begin() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.kills
+}
+
+// overtaken is ErrKilled if a kill came after begin.
+func (g *startGuard) overtaken(begun int) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.kills != begun {
+		return ErrKilled
+	}
+	return nil
 }
 
 // watchProcess calls onExit each time the process that find returns ends.

@@ -61,7 +61,8 @@ type systemd struct {
 	log   *slog.Logger
 	dial  func(context.Context) (systemdBus, error)
 
-	mu sync.Mutex // one start or stop at a time
+	mu    sync.Mutex // one start or stop at a time
+	guard startGuard
 
 	lastMu sync.Mutex
 	last   process // main process last seen, for when systemd does not answer
@@ -130,6 +131,7 @@ func (s *systemd) Running(ctx context.Context) (int, bool, error) {
 
 // Start implements Service.
 func (s *systemd) Start(ctx context.Context, opts StartOptions) error {
+	begun := s.guard.begin()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, running, err := s.find(ctx); err != nil {
@@ -144,7 +146,13 @@ func (s *systemd) Start(ctx context.Context, opts StartOptions) error {
 		return fmt.Errorf("starting %s: %w", s.cfg.Unit, err)
 	}
 	// However the start ends, its options must not outlive it.
-	startErr := s.startUnit(ctx)
+	startErr := s.guard.overtaken(begun)
+	if startErr == nil {
+		startErr = s.startUnit(ctx)
+	}
+	if err := s.guard.overtaken(begun); err != nil {
+		startErr = errors.Join(err, s.kill(ctx))
+	}
 	if err := os.Remove(s.cfg.EnvironmentFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(startErr, fmt.Errorf("removing the options of one start: %w", err))
 	}
@@ -218,6 +226,12 @@ func (s *systemd) Stop(ctx context.Context) error {
 // Kill implements Service. The signal goes to the main process directly, which
 // needs no answer of systemd; the unit's other processes get theirs through it.
 func (s *systemd) Kill(ctx context.Context) error {
+	s.guard.killed()
+	return s.kill(ctx)
+}
+
+// kill ends what runs now.
+func (s *systemd) kill(ctx context.Context) error {
 	p, running, err := s.find(ctx)
 	if err != nil {
 		s.lastMu.Lock()
