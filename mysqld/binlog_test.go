@@ -150,6 +150,22 @@ func TestTailInTwoFiles(t *testing.T) {
 	}
 }
 
+// TestRelayGroupOverTwoFiles: a receiver that reconnected within a transaction
+// wrote the rest into the next file. It was acknowledged, so it must be seen.
+func TestRelayGroupOverTwoFiles(t *testing.T) {
+	t.Parallel()
+	first, last := newLogFile(), newLogFile()
+	first.mysqlRows(1)
+	first.mysqlGTID(2)
+	first.query("BEGIN")
+	last.event(30, 1, []byte("rows"))
+	last.event(eventXID, 1, make([]byte, 8))
+	groups, err := readRelay(mysqlLogs(t, first, last), gtid.MySQL)
+	if err != nil || len(groups) != 2 || !groups[1].Complete {
+		t.Fatalf("%+v: %v", groups, err)
+	}
+}
+
 func TestBinlogRefusals(t *testing.T) {
 	t.Parallel()
 	tagged := newLogFile()

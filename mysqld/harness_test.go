@@ -29,14 +29,11 @@ const (
 	replicationUser, replicationPassword = "highbase_repl", "replication 'secret'"
 )
 
-// accounts are created in the template: the manager with the least privileges
-// this package needs, an application and an all-powerful account.
+// accounts are created in the template: the manager and the replication account
+// (their grants follow), an application and an all-powerful account.
 const accounts = `FLUSH PRIVILEGES;
 CREATE USER 'highbase'@'localhost' IDENTIFIED BY 'manager secret';
-GRANT SLAVE MONITOR, BINLOG MONITOR, REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, READ_ONLY ADMIN, CONNECTION ADMIN, PROCESS, BINLOG ADMIN, RELOAD ON *.* TO 'highbase'@'localhost';
-GRANT ALL ON highbase.* TO 'highbase'@'localhost';
 CREATE USER 'highbase_repl'@'%' IDENTIFIED BY 'replication ''secret''';
-GRANT REPLICATION SLAVE ON *.* TO 'highbase_repl'@'%';
 CREATE USER 'app'@'localhost' IDENTIFIED BY 'app';
 GRANT ALL ON app.* TO 'app'@'localhost';
 CREATE USER 'boss'@'localhost' IDENTIFIED BY 'boss';
@@ -87,7 +84,12 @@ func makeTemplate() (string, error) {
 		return dir, fmt.Errorf("mariadb-install-db: %w: %s", err, out)
 	}
 	boot := exec.Command("mariadbd", "--no-defaults", "--bootstrap", "--datadir="+data, "--user="+currentUser())
-	boot.Stdin = strings.NewReader(accounts)
+	grants, err := ManagerGrants("mariadb", "'highbase'@'localhost'")
+	if err != nil {
+		return dir, err
+	}
+	grants = append(grants, ReplicationGrants("'highbase_repl'@'%'")...)
+	boot.Stdin = strings.NewReader(accounts + strings.Join(grants, ";\n") + ";\n")
 	if out, err := boot.CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("creating accounts: %w: %s", err, out)
 	}

@@ -38,7 +38,7 @@ type Config struct {
 	// Host and Port are the server's own TCP address.
 	Host string
 	Port uint16
-	// ManagerUser may bypass read_only; see docs for its grants.
+	// ManagerUser may bypass read_only; see ManagerGrants.
 	ManagerUser, ManagerPassword string
 	// ReplicationUser is what replicas log in to their source as.
 	ReplicationUser, ReplicationPassword string

@@ -89,6 +89,31 @@ func TestChildThatGivesUp(t *testing.T) {
 	}
 }
 
+// TestKillOvertakesAStart: whatever the order, nothing runs after a fence.
+func TestKillOvertakesAStart(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, 1)
+	ctx := testContext(t)
+	for range 3 {
+		started := make(chan error, 1)
+		go func() { started <- n.service.Start(ctx, StartOptions{}) }()
+		n.eventually("launching", func() bool { _, running, _ := n.service.Running(ctx); return running })
+		n.must(n.service.Kill(ctx))
+		if err := <-started; err != nil && !errors.Is(err, ErrKilled) {
+			t.Fatalf("the start overtaken: %v", err)
+		}
+		if _, running, _ := n.service.Running(ctx); running {
+			t.Fatal("it runs after Kill")
+		}
+	}
+	c := n.service.(*child)
+	begun := c.guard.begin()
+	n.must(n.service.Kill(ctx))
+	if _, err := c.launch(StartOptions{}, begun); !errors.Is(err, ErrKilled) {
+		t.Fatalf("a start that waited for the lock when the kill came: %v", err)
+	}
+}
+
 func TestStartWaitsForTheLock(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, 1)
