@@ -135,24 +135,11 @@ func (l *leading) turn(ctx context.Context) bool {
 		}
 		committed = true
 	}
-	if committed {
-		// Followers learn that an entry is committed with the next one. Everybody acts on it, so the next one comes at once.
-		go l.spread(ctx)
-	}
 	if d.Transfer != "" {
 		l.transfer(ctx, st, d.Transfer)
 	}
 	l.followCatching(ctx, st, v)
 	return committed && ctx.Err() == nil
-}
-
-// spread makes a round for its side effect only: an error means that somebody else leads, who does the same.
-func (l *leading) spread(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if _, err := l.n.raft().VerifyQuorumRound(ctx); err != nil {
-		l.n.log.Debug("commit not spread", "error", err.Error())
-	}
 }
 
 // view is the picture of this moment.
