@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/highbase/highbase/cluster"
+	"github.com/highbase/highbase/cluster/identity"
+	"github.com/highbase/highbase/mysqld"
+	"github.com/highbase/highbase/probe"
+)
+
+var (
+	_ cluster.Prober    = (*probe.Prober)(nil)
+	_ cluster.Database  = (*database)(nil)
+	_ cluster.Service   = service{}
+	_ cluster.Addresser = (*addresser)(nil)
+	_ cluster.Fencer    = fenceHook{}
+)
+
+// serverFiles is where a server keeps its files. It is kept on disk because it must be known while the server is down:
+// a tail is judged then.
+type serverFiles struct {
+	DataDir     string `json:"data_dir"`
+	BinlogIndex string `json:"binlog_index"`
+}
+
+// watched is a server that remembers where its files are whenever it is asked for its status.
+type watched struct {
+	*mysqld.Server
+	files *identity.Durable[serverFiles]
+	log   *slog.Logger
+}
+
+// Status is the server's, remembered.
+func (w watched) Status(ctx context.Context) (mysqld.Status, error) {
+	st, err := w.Server.Status(ctx)
+	if err != nil {
+		return st, err
+	}
+	now := serverFiles{DataDir: st.DataDir, BinlogIndex: st.BinlogIndex}
+	if before, found := w.files.Load(); !found || before != now {
+		if err := w.files.Store(now); err != nil {
+			w.log.Error("where the server keeps its files is not remembered: after a crash its tail cannot be judged", "error", err)
+		}
+	}
+	return st, nil
+}
+
+// database fits a server to what the cluster asks of it.
+type database struct {
+	server    watched
+	service   mysqld.Service
+	addresses *addresser
+	dialect   string
+	tails     string // directory of saved tails
+}
+
+// SetReadOnly implements cluster.Database, as do the others.
+func (d *database) SetReadOnly(ctx context.Context) error { return d.server.SetReadOnly(ctx) }
+
+func (d *database) SetBarrierWritable(ctx context.Context) error {
+	return d.server.SetBarrierWritable(ctx)
+}
+
+func (d *database) SetWritable(ctx context.Context) error { return d.server.SetWritable(ctx) }
+
+// SourceSync with no acknowledgements is a cluster of one: semi-sync stays off, or nobody could ever commit.
+func (d *database) SourceSync(ctx context.Context, acks int) error {
+	if acks == 0 {
+		return d.server.DisableSourceSemiSync(ctx)
+	}
+	return d.server.EnableSourceSemiSync(ctx, acks)
+}
+
+// Follow makes the acknowledgements count first: set before the receiver starts, they need no restart of it.
+func (d *database) Follow(ctx context.Context, host string, port uint16) (forgot bool, err error) {
+	st, err := d.server.Status(ctx)
+	if err != nil {
+		return false, err
+	}
+	if err := d.server.ReplicaSemiSync(ctx, true); err != nil {
+		return false, fmt.Errorf("making this replica acknowledge: %w", err)
+	}
+	result, err := d.server.Follow(ctx, mysqld.Source{Host: host, Port: port, Sever: d.severFrom(st.SourceHost)})
+	return result.GenerationChanged, err
+}
+
+// severFrom destroys the sockets to a source; nil when there is none whose address is known.
+func (d *database) severFrom(source string) func() error {
+	ip, err := netip.ParseAddr(source)
+	if err != nil {
+		return nil
+	}
+	return func() error {
+		_, err := d.addresses.SeverPeer(ip)
+		return err
+	}
+}
+
+func (d *database) Freeze(ctx context.Context, sever func() error) (received string, err error) {
+	return d.server.Freeze(ctx, sever)
+}
+
+func (d *database) Drain(ctx context.Context, position string) error {
+	return d.server.Drain(ctx, position)
+}
+
+func (d *database) StopReplication(ctx context.Context) error { return d.server.StopReplication(ctx) }
+
+func (d *database) WriteBarrier(ctx context.Context, epoch uint64, node string) (position string, err error) {
+	if err := d.server.EnsureEpochTable(ctx); err != nil {
+		return "", fmt.Errorf("making the table of epochs: %w", err)
+	}
+	return d.server.WriteBarrier(ctx, epoch, node)
+}
+
+func (d *database) LastEpoch(ctx context.Context) (uint64, error) {
+	epoch, _, err := d.server.LastEpoch(ctx)
+	return epoch, err
+}
+
+func (d *database) KillClients(ctx context.Context) (int, error) { return d.server.KillClients(ctx) }
+
+func (d *database) Position(ctx context.Context) (string, error) {
+	st, err := d.server.Status(ctx)
+	return st.Executed, err
+}
+
+func (d *database) Contains(ctx context.Context, position string) (bool, error) {
+	return d.server.Contains(ctx, position)
+}
+
+// PrepareRewind refuses while mysqld runs: a running server could commit what is judged.
+func (d *database) PrepareRewind(ctx context.Context, position string) (saved string, err error) {
+	pid, running, err := d.service.Running(ctx)
+	if err != nil {
+		return "", fmt.Errorf("making sure that mysqld is down: %w", err)
+	}
+	if running {
+		return "", fmt.Errorf("mysqld still runs as process %d", pid)
+	}
+	index, err := d.binlogIndex()
+	if err != nil {
+		return "", err
+	}
+	tail, err := mysqld.ReadTail(d.dialect, index, position)
+	if err != nil {
+		return "", err
+	}
+	if tail.Empty() {
+		return "", nil
+	}
+	if err := tail.Rewindable(); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(d.tails, 0o700); err != nil {
+		return "", fmt.Errorf("making the directory of saved tails: %w", err)
+	}
+	// Nanoseconds, because Save never overwrites and an attempt may be repeated.
+	saved = filepath.Join(d.tails, time.Now().UTC().Format("20060102T150405.000000000Z")+".binlog")
+	if err := tail.Save(saved); err != nil {
+		return "", err
+	}
+	if d.dialect == dialectMySQL {
+		return saved, tail.Cut()
+	}
+	return saved, nil // MariaDB cuts it itself at the start with rewind
+}
+
+// binlogIndex is as the server gave it last, made absolute.
+func (d *database) binlogIndex() (string, error) {
+	files, found := d.server.files.Load()
+	switch {
+	case !found || files.DataDir == "":
+		return "", errors.New("where the server keeps its binary logs was never seen")
+	case files.BinlogIndex == "":
+		return mysqld.FindBinlogIndex(files.DataDir)
+	case !filepath.IsAbs(files.BinlogIndex):
+		return filepath.Join(files.DataDir, files.BinlogIndex), nil
+	}
+	return files.BinlogIndex, nil
+}
+
+func (d *database) FinishRewind(ctx context.Context) error { return d.server.FinishRewind(ctx) }
+
+// service fits mysqld's service to what the cluster asks of it.
+type service struct{ mysqld.Service }
+
+// Start implements cluster.Service.
+func (s service) Start(ctx context.Context, rewind bool) error {
+	return s.Service.Start(ctx, mysqld.StartOptions{Rewind: rewind})
+}
