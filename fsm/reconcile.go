@@ -143,12 +143,12 @@ var rows = []Row{
 	{"primary.no-server", "mysqld does not serve: the leader decides on restart or failover", func(p *place) bool { return p.isPrimary() && !p.serverUp() }, []ActionKind{ActNone}},
 	{"primary.drain", "named primary while still a replica: drain, then stop following", func(p *place) bool { return p.isPrimary() && p.l.Server.HasReplication }, []ActionKind{ActStopFollow}},
 	{"primary.sync", "a commit must wait for its acknowledgement", func(p *place) bool { return p.isPrimary() && !p.l.Server.SourceSync }, []ActionKind{ActSourceSync}},
+	{"primary.unblock", "replicas may connect: the barrier needs their acknowledgement", func(p *place) bool { return p.isPrimary() && p.l.Blocked }, []ActionKind{ActUnblock}},
 	{"primary.no-lease", "waiting for the lease of the present epoch", func(p *place) bool { return p.isPrimary() && !(p.l.LeaseValid && p.l.LeaseEpoch == p.s.Epoch) }, []ActionKind{ActNone}},
 	{"primary.barrier", "nothing of this epoch may be read before its barrier is acknowledged", func(p *place) bool { return p.isPrimary() && !p.l.BarrierDone }, []ActionKind{ActBarrier}},
 	{"primary.open", "lease valid, barrier acknowledged: serve", func(p *place) bool {
 		return p.mayOpen() && (!p.l.GateOpen || !p.l.VIPHeld || p.l.Server.ReadOnly || !p.l.Announced || (p.s.Op != nil && p.l.ServedIndex < p.s.Op.Index && (p.restarting() || p.s.Op.Step == StepPromoted)))
 	}, []ActionKind{ActOpen}},
-	{"primary.unblock", "replicas may connect", func(p *place) bool { return p.isPrimary() && p.l.Blocked }, []ActionKind{ActUnblock}},
 	{"primary.serving", "serves", func(p *place) bool { return p.isPrimary() }, []ActionKind{ActNone}},
 
 	{"return.not-settled", "was primary; keeps every byte while no newer epoch is settled", func(p *place) bool { return p.tail() && p.s.Settled() <= p.l.Held && !p.handedOver() }, []ActionKind{ActNone}},

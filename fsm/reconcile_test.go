@@ -117,6 +117,10 @@ var rowCases = []rowCase{
 	{code: "primary.open", name: "open already", node: "db1"},
 
 	{code: "primary.unblock", name: "serves, traffic blocked", hits: true, node: "db1", edit: func(_ *scene, l *Local) { l.Blocked = true }, acts: []ActionKind{ActUnblock}},
+	{code: "primary.unblock", name: "a barrier waits for those it blocked as a replica or when it released", hits: true, node: "db1", edit: func(_ *scene, l *Local) {
+		l.Blocked, l.BarrierDone, l.GateOpen, l.Server.ReadOnly = true, false, false, true
+	}, acts: []ActionKind{ActUnblock}},
+	{code: "primary.unblock", name: "still a replica: drain first", node: "db2", make: promotedTakeover, edit: func(c *scene, l *Local) { *l = following(c); l.Blocked = true }, acts: []ActionKind{ActStopFollow}},
 	{code: "primary.unblock", name: "nothing blocked", node: "db1"},
 
 	{code: "primary.serving", name: "serves", hits: true, node: "db1", acts: []ActionKind{ActNone}},
