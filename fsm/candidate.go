@@ -85,7 +85,7 @@ type Choice struct {
 
 // Elect chooses the candidate among those that answered the freeze. Each refusal is a verdict with its name. It stops and asks when positions
 // cannot be ordered. The old primary is chosen by its own right only when ownToo is set: its service or host has just failed, so the others
-// come first.
+// come first. By that right even an excluded node may come back when nobody else can: it may be the only one left that holds everything.
 func Elect(s State, answers []Answer, ownToo bool) (Choice, bool, []Verdict) {
 	var verdicts []Verdict
 	var able []Answer
@@ -98,6 +98,10 @@ func Elect(s State, answers []Answer, ownToo bool) (Choice, bool, []Verdict) {
 		w, err := counted(s, answers, a.Node)
 		if err != nil {
 			verdicts = append(verdicts, Verdict{Rule: "candidate.count", Node: a.Node, Why: err.Error()})
+			continue
+		}
+		if s.Op != nil && slices.Contains(s.Op.Excluded, a.Node) && !(w == WonOwn && ownToo) {
+			verdicts = append(verdicts, Verdict{Rule: "candidate.excluded", Node: a.Node, Why: "it could not finish an earlier promotion of this incident"})
 			continue
 		}
 		if w == WonOwn && !ownToo {
@@ -134,8 +138,6 @@ func refusedAsCandidate(s State, a Answer) *Verdict {
 		return &Verdict{Rule: "candidate.never-promote", Node: a.Node, Why: "never_promote is set"}
 	case a.Epoch != s.Epoch:
 		return &Verdict{Rule: "candidate.old-answer", Node: a.Node, Value: fmt.Sprint(a.Epoch), Threshold: fmt.Sprint(s.Epoch), Why: "its answer is of another epoch"}
-	case s.Op != nil && slices.Contains(s.Op.Excluded, a.Node):
-		return &Verdict{Rule: "candidate.excluded", Node: a.Node, Why: "it could not finish an earlier promotion of this incident"}
 	}
 	return nil
 }

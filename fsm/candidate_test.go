@@ -74,6 +74,14 @@ var picks = []pick{
 		answers: func(c *scene) []Answer { return []Answer{c.answer("db2", "0-1-100"), c.answer("db3", "0-1-99")} }},
 	{name: "an excluded one counts and does not lead", make: excluded("db2"), to: "db3", won: WonCount, verdict: "candidate.excluded", node: "db2",
 		answers: func(c *scene) []Answer { return []Answer{c.answer("db2", "0-1-100"), c.answer("db3", "0-1-100")} }},
+	{name: "an excluded one that held the epoch, when nobody else can", make: excluded("db1"), ownToo: true, to: "db1", won: WonOwn, verdict: "candidate.count", node: "db2",
+		answers: func(c *scene) []Answer { return []Answer{own(c, 1), c.answer("db2", "0-1-100")} }},
+	{name: "an excluded one that held the epoch waits for the others", make: excluded("db1"), verdict: "candidate.excluded", node: "db1",
+		answers: func(c *scene) []Answer { return []Answer{own(c, 1), c.answer("db2", "0-1-100")} }},
+	{name: "an excluded one comes after those who count", make: excluded("db1"), ownToo: true, to: "db2", won: WonCount,
+		answers: func(c *scene) []Answer {
+			return []Answer{own(c, 1), c.answer("db2", "0-1-100"), c.answer("db3", "0-1-100")}
+		}},
 	{name: "an old answer", make: fencedTakeover, verdict: "candidate.old-answer", node: "db2", answers: func(c *scene) []Answer {
 		return []Answer{with(c.answer("db2", "0-1-100"), func(a *Answer) { a.Epoch = 1 }), c.answer("db3", "0-1-100")}
 	}},
