@@ -73,7 +73,7 @@ func command(args []string, out, errs io.Writer) int {
 
 // runDaemon runs until a signal or a failure ends it.
 func runDaemon(c *config, logs io.Writer) int {
-	log := newLogger(logs, c.Log).With("node", c.Node)
+	log := newLogger(logs, c.Log)
 	slog.SetDefault(log) // for libraries that take no logger
 	for _, w := range c.Warnings {
 		log.Warn("configuration", "warning", w)
