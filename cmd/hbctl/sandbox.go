@@ -53,7 +53,7 @@ func newSandboxCommand() *cobra.Command {
 	cmd.PersistentFlags().StringVar(&place.name, "name", sandbox.DefaultName, "which sandbox")
 	cmd.PersistentFlags().StringVar(&place.dir, "dir", "", "directory that holds sandboxes (default: /var/lib/highbase/sandbox, without root below ~/.local/state)")
 	cmd.AddCommand(newSandboxUp(&place), newSandboxDown(&place), newSandboxStatus(&place), newSandboxExec(&place),
-		newSandboxFault(&place), newSandboxRun())
+		newSandboxFault(&place), newSandboxDemo(&place), newSandboxRun())
 	return cmd
 }
 
