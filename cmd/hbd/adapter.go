@@ -80,16 +80,26 @@ func (d *database) SourceSync(ctx context.Context, acks int) error {
 }
 
 // Follow makes the acknowledgements count first: set before the receiver starts, they need no restart of it.
-func (d *database) Follow(ctx context.Context, host string, port uint16) (forgot bool, err error) {
+func (d *database) Follow(ctx context.Context, host string, port uint16) error {
 	st, err := d.server.Status(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if err := d.server.ReplicaSemiSync(ctx, true); err != nil {
-		return false, fmt.Errorf("making this replica acknowledge: %w", err)
+		return fmt.Errorf("making this replica acknowledge: %w", err)
 	}
-	result, err := d.server.Follow(ctx, mysqld.Source{Host: host, Port: port, Sever: d.severFrom(st.SourceHost)})
-	return result.GenerationChanged, err
+	_, err = d.server.Follow(ctx, mysqld.Source{Host: host, Port: port, Sever: d.severFrom(st.SourceHost)})
+	return err
+}
+
+func (d *database) Nudge(ctx context.Context) error { return d.server.Nudge(ctx) }
+
+func (d *database) Reconnect(ctx context.Context) error {
+	st, err := d.server.Status(ctx)
+	if err != nil {
+		return err
+	}
+	return d.server.Reconnect(ctx, d.severFrom(st.SourceHost))
 }
 
 // severFrom destroys the sockets to a source; nil when there is none whose address is known.
@@ -151,6 +161,9 @@ func (d *database) PrepareRewind(ctx context.Context, position string) (saved st
 		return "", err
 	}
 	tail, err := mysqld.ReadTail(d.dialect, index, position)
+	if errors.Is(err, mysqld.ErrBinlog) {
+		return "", fmt.Errorf("%w: %w", cluster.ErrNotRewindable, err)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -158,7 +171,7 @@ func (d *database) PrepareRewind(ctx context.Context, position string) (saved st
 		return "", nil
 	}
 	if err := tail.Rewindable(); err != nil {
-		return "", err
+		return "", fmt.Errorf("%w: %w", cluster.ErrNotRewindable, err)
 	}
 	if err := os.MkdirAll(d.tails, 0o700); err != nil {
 		return "", fmt.Errorf("making the directory of saved tails: %w", err)

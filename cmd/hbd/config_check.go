@@ -22,13 +22,13 @@ const minGuard, maxGuard = 20 * time.Millisecond, 50 * time.Millisecond
 
 // readSettings takes the profile of timing and lays the section settings over it.
 func (c *config) readSettings(d *decoder) {
+	oneOf(d, "on_service_down", c.OnServiceDown, string(fsm.OnServiceDownRestart), string(fsm.OnServiceDownFailover))
 	profile, err := fsm.Profile(c.Timing)
 	if err != nil || c.Timing == "" {
 		d.refuse("timing", fmt.Sprintf("%q is no timing profile", c.Timing), "use lan or fast")
 		return
 	}
 	c.Settings = profile
-	before := len(d.problems)
 	if c.SettingsNode != nil {
 		d.mapping(c.SettingsNode, reflect.ValueOf(&c.Settings).Elem(), "settings")
 	}
@@ -38,18 +38,17 @@ func (c *config) readSettings(d *decoder) {
 		}
 	}
 	c.Settings.Profile, c.Settings.OnServiceDown = profile.Profile, fsm.ServiceDownPolicy(c.OnServiceDown)
-	if s := c.Settings.OnServiceDown; s != fsm.OnServiceDownRestart && s != fsm.OnServiceDownFailover {
-		d.refuse("on_service_down", fmt.Sprintf("%q is no policy", c.OnServiceDown), "use restart or failover")
-	}
-	if len(d.problems) > before {
+	if len(d.problems) > 0 {
 		return // relations between values that could not be read say nothing
 	}
 	if g := c.Settings.Guard; g < minGuard || g > maxGuard {
 		d.refuse("settings.guard", fmt.Sprintf("is %v", g), fmt.Sprintf("use %v to %v: the kernel gate is written with it", minGuard, maxGuard))
 	}
 	if err := c.Settings.Validate(); err != nil {
+		mend := "change one side of the relation. With these settings: " + c.Settings.Budget()
 		for _, one := range unjoin(err) {
-			d.refuse(c.settingIn(one.Error(), d), one.Error(), "change one side of the relation ("+c.Settings.Budget()+")")
+			d.refuse(settingIn(one.Error(), d), one.Error(), mend)
+			mend = "change one side of the relation" // the sum is said once
 		}
 	}
 }
@@ -63,7 +62,7 @@ func unjoin(err error) []error {
 }
 
 // settingIn finds the setting of the file that a message speaks of: the first of its words that is a key given there.
-func (c *config) settingIn(message string, d *decoder) string {
+func settingIn(message string, d *decoder) string {
 	for _, word := range regexp.MustCompile(`[a-z_]+`).FindAllString(message, -1) {
 		if d.places["settings."+word] != nil {
 			return "settings." + word

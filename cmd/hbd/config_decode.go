@@ -123,6 +123,11 @@ var nodeType = reflect.TypeFor[ast.Node]()
 // value reads one node.
 func (d *decoder) value(node ast.Node, into reflect.Value, key string) {
 	d.places[key] = node.GetToken().Position
+	switch node.(type) {
+	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.MergeKeyNode:
+		d.refuseAt(node, key, "is an anchor, alias or tag", "write the value itself")
+		return
+	}
 	switch {
 	case into.Type() == nodeType:
 		into.Set(reflect.ValueOf(node))
@@ -218,9 +223,9 @@ func (d *decoder) scalar(node ast.Node, into reflect.Value, key string) {
 }
 
 func (d *decoder) integer(node ast.Node, into reflect.Value, key string) {
-	low, high := int64(math.MinInt32), int64(math.MaxInt32)
+	low, high, want := int64(math.MinInt32), int64(math.MaxInt32), "a whole number"
 	if into.Kind() == reflect.Uint16 {
-		low, high = 1, math.MaxUint16 // all of them are ports
+		low, high, want = 1, math.MaxUint16, "a port, 1 to 65535" // no other field is of this kind
 	}
 	n, ok := node.(*ast.IntegerNode)
 	value, err := int64(0), error(nil)
@@ -228,7 +233,7 @@ func (d *decoder) integer(node ast.Node, into reflect.Value, key string) {
 		value, err = strconv.ParseInt(fmt.Sprint(n.Value), 10, 64)
 	}
 	if !ok || err != nil || value < low || value > high {
-		d.refuseAt(node, key, fmt.Sprintf("is %s, and must be a whole number of %d to %d", nameOf(node), low, high), "write such a number, without quotes")
+		d.refuseAt(node, key, "is "+nameOf(node)+", and must be "+want, "write such a number, without quotes")
 		return
 	}
 	if into.CanUint() {
@@ -268,8 +273,6 @@ func nameOf(node ast.Node) string {
 		return "the number " + node.GetToken().Value
 	case *ast.BoolNode:
 		return node.GetToken().Value
-	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.MergeKeyNode:
-		return "an anchor, alias or tag, which this file may not have"
 	}
 	return "something else"
 }
