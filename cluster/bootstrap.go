@@ -67,12 +67,9 @@ func (n *Node) Bootstrap(ctx context.Context, req api.BootstrapRequest) (api.Res
 	if id == "" {
 		id = identity.NewID()
 	}
-	members, refusal := n.gatherMembers(ctx, id)
-	if refusal != nil {
-		return *refusal, nil
-	}
-	if err := n.join(id); err != nil {
-		return api.Result{}, err
+	members, refusal, err := n.gatherMembers(ctx, id)
+	if err != nil || refusal != nil {
+		return deref(refusal), err
 	}
 	var servers []raftnode.Server
 	for _, m := range members {
@@ -84,11 +81,17 @@ func (n *Node) Bootstrap(ctx context.Context, req api.BootstrapRequest) (api.Res
 	return n.commitBootstrap(ctx, fsm.Bootstrap{ClusterID: id, Cluster: n.cfg.Cluster, Server: n.cfg.Server, Members: members, Settings: n.cfg.Settings, Primary: primary, Actor: req.Actor})
 }
 
-// gatherMembers asks every peer twice: first whether it could, then to do it. Nobody is changed unless all could.
-func (n *Node) gatherMembers(ctx context.Context, id string) ([]fsm.Member, *api.Result) {
+// gatherMembers asks every peer twice: first whether it could, then to do it. Nobody is changed unless all could. This node keeps the id before
+// anybody else gets it: run again after a failure half-way, it must offer the same.
+func (n *Node) gatherMembers(ctx context.Context, id string) ([]fsm.Member, *api.Result, error) {
 	var members []fsm.Member
 	for _, commit := range []bool{false, true} {
 		members = nil
+		if commit {
+			if err := n.join(id); err != nil {
+				return nil, nil, err
+			}
+		}
 		for _, m := range n.cfg.Peers {
 			m.Instance = n.instance
 			if m.ID != n.cfg.Node {
@@ -98,14 +101,14 @@ func (n *Node) gatherMembers(ctx context.Context, id string) ([]fsm.Member, *api
 				cancel()
 				if err != nil {
 					r := refused("bootstrap.peer", m.ID, "%s does not take part: %v. Every peer must run hbd and belong to no cluster", m.ID, err)
-					return nil, &r
+					return nil, &r, nil
 				}
 				m.Instance = out.Instance
 			}
 			members = append(members, m)
 		}
 	}
-	return members, nil
+	return members, nil, nil
 }
 
 // commitBootstrap waits until somebody leads, and commits the first command here or there.

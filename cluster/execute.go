@@ -16,7 +16,7 @@ var errOvertaken = errors.New("a newer order or epoch has come")
 func (n *Node) carryOut(ctx context.Context, actions []fsm.Action) {
 	for _, a := range actions {
 		start := now()
-		err := n.exec.run(ctx, func(ctx context.Context) error {
+		err := n.exec.action(ctx, func(ctx context.Context) error {
 			if err := n.mayStill(a); err != nil {
 				return err
 			}
@@ -29,7 +29,7 @@ func (n *Node) carryOut(ctx context.Context, actions []fsm.Action) {
 			}
 			break
 		}
-		if a.Kind != fsm.ActFollow || now()-start > 5*time.Millisecond {
+		if a.Kind != fsm.ActFollow && a.Kind != fsm.ActReconnect || now()-start > 5*time.Millisecond {
 			n.log.Info("action", "action", a.Kind, "rule", a.Rule, "epoch", a.Epoch, "took", (now() - start).Round(100*time.Microsecond))
 		}
 	}
@@ -41,6 +41,10 @@ func (n *Node) carryOut(ctx context.Context, actions []fsm.Action) {
 
 // mayStill is the fencing token at work: it is asked under the executor lock, right before an effect.
 func (n *Node) mayStill(a fsm.Action) error {
+	switch a.Kind {
+	case fsm.ActSelfFence, fsm.ActReleaseVIP, fsm.ActCloseGate:
+		return nil // whoever may do less than he thinks may certainly do this
+	}
 	if n.promises.get().outdated(a.Epoch, a.Index) || n.store.State().Epoch != a.Epoch {
 		return errOvertaken
 	}
@@ -83,6 +87,10 @@ func (n *Node) execute(ctx context.Context, a fsm.Action) error {
 		return n.openService(ctx, a, st)
 	case fsm.ActFollow:
 		return n.follow(ctx, a, st)
+	case fsm.ActNudge:
+		return db.Nudge(ctx)
+	case fsm.ActReconnect:
+		return db.Reconnect(ctx)
 	case fsm.ActReturn:
 		return n.comeBack(ctx, a, st)
 	case fsm.ActUnblock:
@@ -101,7 +109,8 @@ func (n *Node) start(ctx context.Context, st fsm.State, rewind bool) error {
 		n.stats.started()
 		return nil
 	}
-	if st.Op != nil && st.Op.Step == fsm.StepRestart && st.Primary == n.cfg.Node {
+	// A start that was overtaken has not failed.
+	if ctx.Err() == nil && st.Op != nil && st.Op.Step == fsm.StepRestart && st.Primary == n.cfg.Node {
 		n.stats.startFailed(st.Op.Index, err.Error())
 		n.peers.kickAll()
 	}
@@ -116,6 +125,10 @@ func (n *Node) stopFollowing(ctx context.Context, st fsm.State) error {
 		position = st.Op.Position
 	}
 	begin := now()
+	// After a restart of mysqld both threads are stopped: this starts the applier in the one way that forgets nothing.
+	if _, err := db.Freeze(ctx, nil); err != nil {
+		return fmt.Errorf("stopping to receive: %w", err)
+	}
 	if err := db.Drain(ctx, position); err != nil {
 		return fmt.Errorf("applying what was received: %w", err)
 	}
@@ -126,26 +139,61 @@ func (n *Node) stopFollowing(ctx context.Context, st fsm.State) error {
 	return n.unblockAll()
 }
 
-// barrier writes the first transaction of the epoch. Held is durable before it: from here this node may have a tail of its own.
+// barrier writes the first transaction of the epoch. Held is durable before it: from here this node may have a tail of its own. Semi-sync is
+// set in full first, whatever the option file made of it.
 func (n *Node) barrier(ctx context.Context, a fsm.Action) error {
 	begin := now()
+	db := n.cfg.Database
 	if err := n.promises.update(func(p *Promises) { p.Held = max(p.Held, a.Epoch) }); err != nil {
 		return err
 	}
 	sv := n.cfg.Prober.Look(ctx)
-	if err := n.cfg.Database.SetBarrierWritable(ctx); err != nil {
+	if err := db.SourceSync(ctx, n.store.State().Sync.Acks); err != nil {
 		return err
 	}
-	if _, err := n.cfg.Database.WriteBarrier(ctx, a.Epoch, string(n.cfg.Node)); err != nil {
+	if err := db.SetBarrierWritable(ctx); err != nil {
+		return err
+	}
+	if err := n.writeBarrier(ctx, a.Epoch); err != nil {
 		return fmt.Errorf("barrier of epoch %d: %w", a.Epoch, err)
 	}
 	n.stats.phase("barrier", now()-begin)
 	return n.promises.update(func(p *Promises) { p.BarrierEpoch, p.BarrierRun = a.Epoch, sv.Started })
 }
 
+// nudgeAfter is how long the barrier's acknowledgement may take before one may have been lost: a lost one is made up for only by that of a
+// later transaction.
+const nudgeAfter = 300 * time.Millisecond
+
+// writeBarrier writes the epoch's row and nudges while it waits.
+func (n *Node) writeBarrier(ctx context.Context, epoch uint64) error {
+	done := make(chan error, 1)
+	go func() {
+		_, err := n.cfg.Database.WriteBarrier(ctx, epoch, string(n.cfg.Node))
+		done <- err
+	}()
+	tick := time.NewTicker(nudgeAfter)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			c, cancel := context.WithTimeout(ctx, nudgeAfter)
+			if err := n.cfg.Database.Nudge(c); err != nil {
+				n.log.Debug("nudge not acknowledged", "error", err.Error())
+			}
+			cancel()
+		}
+	}
+}
+
 // openService lets clients in: writable, gate, address, announcement, in this order. Each has the right checked right before it.
 func (n *Node) openService(ctx context.Context, a fsm.Action, st fsm.State) error {
 	begin := now()
+	if n.holder.deadline(a.Epoch) == 0 {
+		return errors.New("the lease has run out")
+	}
 	if err := n.cfg.Database.SetWritable(ctx); err != nil {
 		return fmt.Errorf("writable: %w", err)
 	}

@@ -9,35 +9,45 @@ import (
 // errPreempted ends an action because a newer order or state came.
 var errPreempted = errors.New("overtaken by a newer order")
 
-// executor lets one thing at a time change this node. Whoever has a newer right cancels what is in hand and takes its place.
+// executor lets one thing at a time change this node. A newer order cancels an action in hand, never another order, and takes its place.
 type executor struct {
 	turn sync.Mutex // held by whoever changes the node
 
 	mu     sync.Mutex
-	cancel context.CancelCauseFunc // of what is in hand
+	cancel context.CancelCauseFunc // of the action in hand, nil for an order
 }
 
-// run waits for its turn and runs f under a context that preempt can cancel.
-func (e *executor) run(ctx context.Context, f func(context.Context) error) error {
+// action runs f when its turn comes, under a context that preempt can cancel.
+func (e *executor) action(ctx context.Context, f func(context.Context) error) error {
 	e.turn.Lock()
 	defer e.turn.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	e.mu.Lock()
-	e.cancel = cancel
-	e.mu.Unlock()
-	defer func() {
-		e.mu.Lock()
-		e.cancel = nil
-		e.mu.Unlock()
-	}()
-	if err := ctx.Err(); err != nil {
+	e.set(cancel)
+	defer e.set(nil)
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return f(ctx)
 }
 
-// preempt cancels what is in hand, if anything.
+// order runs f when its turn comes.
+func (e *executor) order(ctx context.Context, f func(context.Context) error) error {
+	e.turn.Lock()
+	defer e.turn.Unlock()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return f(ctx)
+}
+
+func (e *executor) set(cancel context.CancelCauseFunc) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.cancel = cancel
+}
+
+// preempt cancels the action in hand, if any.
 func (e *executor) preempt() {
 	e.mu.Lock()
 	defer e.mu.Unlock()

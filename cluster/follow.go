@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/highbase/highbase/fsm"
@@ -107,7 +108,7 @@ func standing(st fsm.State, self fsm.NodeID, l fsm.Local) fsm.Standing {
 // worker carries out one list of actions at a time. A list that no longer fits is cancelled.
 type worker struct {
 	n       *Node
-	current fsm.Action
+	current []fsm.Action
 	cancel  context.CancelFunc
 	done    chan struct{}
 	again   backoff
@@ -140,7 +141,11 @@ func (w *worker) give(ctx context.Context, actions []fsm.Action) {
 	if w.busy() {
 		wanted := false
 		for _, a := range actions {
-			wanted = wanted || (a.Epoch == w.current.Epoch && a.Rule == w.current.Rule)
+			wanted = wanted || slices.ContainsFunc(w.current, func(c fsm.Action) bool { return c.Kind == a.Kind && c.Epoch == a.Epoch })
+		}
+		// A start or a kill is not cut off half-way because the server's state moved on under it.
+		for _, c := range w.current {
+			wanted = wanted || ((c.Kind == fsm.ActStart || c.Kind == fsm.ActKill) && c.Epoch == actions0(actions).Epoch)
 		}
 		if !wanted && len(actions) > 0 {
 			w.cancel()
@@ -156,7 +161,7 @@ func (w *worker) give(ctx context.Context, actions []fsm.Action) {
 	}
 	c, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
-	w.current, w.cancel, w.done = actions[len(actions)-1], cancel, done
+	w.current, w.cancel, w.done = actions, cancel, done
 	w.repeat(first)
 	go func() {
 		defer cancel()
@@ -180,4 +185,12 @@ func (w *worker) stop() {
 		w.cancel()
 		<-w.done
 	}
+}
+
+// actions0 is the first of a list, or none.
+func actions0(actions []fsm.Action) fsm.Action {
+	if len(actions) == 0 {
+		return fsm.Action{}
+	}
+	return actions[0]
 }

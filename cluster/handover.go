@@ -55,8 +55,12 @@ func (n *Node) Shutdown(ctx context.Context) error {
 			n.log.Warn("role not handed over; stopping all the same", "why", err.Error())
 		}
 	}
+	n.stopping.Store(true)
+	if r := n.raft(); r.IsLeader() {
+		n.leadElsewhere(ctx)
+	}
 	n.exec.preempt()
-	err := n.exec.run(ctx, func(ctx context.Context) error {
+	err := n.exec.order(ctx, func(ctx context.Context) error {
 		n.holder.drop()
 		n.closeGate("hbd is stopping")
 		if n.store.State().Primary == n.cfg.Node {
@@ -67,6 +71,23 @@ func (n *Node) Shutdown(ctx context.Context) error {
 		return n.cfg.Addresser.SetHeld(ctx, false)
 	})
 	return errors.Join(err, n.Close(), n.cfg.Addresser.Destroy(ctx))
+}
+
+// leadElsewhere hands Raft leadership over, so that nobody waits for an election.
+func (n *Node) leadElsewhere(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for _, s := range n.raft().Servers() {
+		agent, _ := n.peers.reachable(fsm.NodeID(s.ID.Node()))
+		if !agent {
+			continue
+		}
+		err := n.raft().TransferTo(ctx, s.ID)
+		if err == nil {
+			return
+		}
+		n.log.Info("leadership not handed over", "to", s.ID.Node(), "error", err.Error())
+	}
 }
 
 // giveAway asks the leader for a hand-over until this node is no longer primary and its successor serves.

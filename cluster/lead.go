@@ -60,9 +60,11 @@ type catching struct {
 // leadership is told by Raft of every change.
 func (n *Node) leadership(isLeader bool, term uint64) {
 	if old := n.leading.Swap(nil); old != nil {
-		n.grantor.leaveOffice()
 		old.cancel()
+		n.grantor.leaveOffice()
 		<-old.done
+		// Once more: it may have taken office in its last moment.
+		n.grantor.leaveOffice()
 	}
 	if !isLeader {
 		return
@@ -105,15 +107,17 @@ func (l *leading) run(ctx context.Context) {
 func (l *leading) takeOffice(ctx context.Context) bool {
 	for ctx.Err() == nil {
 		c, cancel := context.WithTimeout(ctx, 2*time.Second)
-		_, err := l.n.raft().VerifyQuorumRound(c)
+		round, err := l.n.raft().VerifyQuorumRound(c)
 		cancel()
-		if err == nil {
-			l.n.grantor.takeOffice(l.n.raft().Term(), l.n.store.State())
+		if err == nil && ctx.Err() == nil {
+			l.n.grantor.takeOffice(round.Term, l.n.store.State())
 			l.n.log.Info("took office as Raft leader", "term", l.term, "epoch", l.n.store.State().Epoch)
 			return true
 		}
-		if errors.Is(err, raftnode.ErrNotLeader) || errors.Is(err, raftnode.ErrClosed) {
-			return false
+		// Whatever the reason, it is tried again until Raft says that this node does not lead: then ctx ends.
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 	return false
@@ -159,7 +163,7 @@ func (l *leading) view(st fsm.State) fsm.View {
 	// An answer counts only while the incarnation that gave it lives: a member that has forgotten something since is asked again.
 	v.Answers = slices.DeleteFunc(v.Answers, func(a fsm.Answer) bool {
 		obs := v.Node(a.Node)
-		gone := a.Held == 0 && obs.Known && obs.At > l.since && obs.Obs.Incarnation != "" && obs.Obs.Incarnation != a.Incarnation
+		gone := a.Held == 0 && obs.Known && obs.At > l.since && obs.Obs.Incarnation != "" && a.Incarnation != "" && obs.Obs.Incarnation != a.Incarnation
 		if gone {
 			l.answers = slices.DeleteFunc(l.answers, func(b fsm.Answer) bool { return b.Node == a.Node })
 		}
@@ -196,7 +200,7 @@ func (l *leading) enter(st fsm.State, t fsm.Instant) {
 }
 
 // phaseOf names the time spent in a step.
-var phaseOf = map[fsm.Step]string{fsm.StepBegun: "fence", fsm.StepFenced: "freeze", fsm.StepPrepared: "prepare", fsm.StepReleasing: "release"}
+var phaseOf = map[fsm.Step]string{fsm.StepBegun: "fence", fsm.StepFenced: "freeze", fsm.StepPrepared: "prepare", fsm.StepReleasing: "release", fsm.StepRestart: "restart"}
 
 // report logs a verdict when it is new: what is true every turn is a metric, not a log line.
 func (l *leading) report(d fsm.Decision) {
@@ -229,12 +233,27 @@ func (l *leading) commit(ctx context.Context, st fsm.State, c fsm.Command) error
 		l.n.grantor.resume()
 	}
 	if ends && errors.Is(err, raftnode.ErrUnknownOutcome) {
-		// A successful round puts everything proposed before it into the applied state, or out of the log for good.
-		if _, rerr := l.n.raft().VerifyQuorumRound(ctx); rerr == nil {
-			l.n.grantor.resume()
-		}
+		l.settleFate(ctx)
 	}
 	return err
+}
+
+// settleFate waits for a round: it puts everything proposed before it into the applied state, or out of the log for good. Until then nothing
+// is granted; a leadership that ends meanwhile grants nothing anyway.
+func (l *leading) settleFate(ctx context.Context) {
+	for ctx.Err() == nil {
+		c, cancel := context.WithTimeout(ctx, 2*time.Second)
+		_, err := l.n.raft().VerifyQuorumRound(c)
+		cancel()
+		if err == nil {
+			l.n.grantor.resume()
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // proposeTimeout bounds one commit. A leader that cannot commit for so long has Raft's watchdog to deal with.

@@ -57,31 +57,19 @@ func (n *Node) order(ctx context.Context, o fsm.Order) (orderReply, error) {
 	return out, err
 }
 
-// orderOrHook asks the node's hbd and the external fence side by side: either's success is evidence.
+// orderOrHook asks the node's hbd; only when that does not answer, the external fence. A power switch is not for a host that co-operates.
 func (n *Node) orderOrHook(ctx context.Context, o fsm.Order) (orderReply, error) {
-	type result struct {
-		reply orderReply
-		err   error
+	c, cancel := context.WithTimeout(ctx, n.settings().OrderTimeout/3)
+	defer cancel()
+	var out orderReply
+	asked := n.callNode(c, o.Node, "order", o, &out)
+	if asked == nil {
+		return out, nil
 	}
-	ch := make(chan result, 2)
-	go func() {
-		var out orderReply
-		err := n.callNode(ctx, o.Node, "order", o, &out)
-		ch <- result{out, err}
-	}()
-	go func() {
-		err := n.cfg.Fencer.Fence(ctx, o.Node)
-		ch <- result{orderReply{Evidence: &fsm.Evidence{Kind: fsm.EvidenceHook, Node: o.Node, Detail: "the external fence reported success"}}, err}
-	}()
-	var errs []error
-	for range 2 {
-		r := <-ch
-		if r.err == nil {
-			return r.reply, nil
-		}
-		errs = append(errs, r.err)
+	if err := n.cfg.Fencer.Fence(ctx, o.Node); err != nil {
+		return orderReply{}, errors.Join(asked, err)
 	}
-	return orderReply{}, errors.Join(errs...)
+	return orderReply{Evidence: &fsm.Evidence{Kind: fsm.EvidenceHook, Node: o.Node, Detail: "the external fence reported success"}}, nil
 }
 
 // result keeps an answer if the operation it belongs to still runs.
@@ -156,7 +144,7 @@ func (l *leading) askTarget(ctx context.Context, st fsm.State, node fsm.NodeID, 
 	if c.incarnation != inc {
 		return
 	}
-	c.target, c.asked = pos, err == nil
+	c.target, c.asked = pos, err == nil && pos != ""
 	l.catching[node] = c
 }
 

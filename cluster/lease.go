@@ -93,7 +93,7 @@ func (h *holder) wanted() bool {
 	st := h.n.store.State()
 	p := h.n.promises.get()
 	released := st.Op != nil && st.Op.Kind.Planned() && st.Op.ID == p.ReleasedOp && st.Op.From == h.n.cfg.Node
-	return fsm.LeaseRefusal(st, h.n.cfg.Node, st.Epoch) == "" && !released && p.Quarantine == "" && p.HighestEpoch <= st.Epoch
+	return fsm.LeaseRefusal(st, h.n.cfg.Node, st.Epoch) == "" && !released && p.Quarantine == "" && p.HighestEpoch <= st.Epoch && !h.n.stopping.Load()
 }
 
 func (h *holder) renew(ctx context.Context, set fsm.Settings) {

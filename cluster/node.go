@@ -37,13 +37,15 @@ type Node struct {
 	stats    *stats
 	endings  endings
 
-	joined   atomic.Pointer[membership] // nil until this node belongs to a cluster
-	joinOnce sync.Mutex
-	leading  atomic.Pointer[leading] // nil while this node does not lead
-	fresh    atomic.Bool             // a leader has confirmed that the applied state was recent
-	leaving  atomic.Bool
-	other    atomic.Uint64 // epoch in which another MAC was seen to claim the address
-	local    atomic.Pointer[turn]
+	joined     atomic.Pointer[membership] // nil until this node belongs to a cluster
+	joinOnce   sync.Mutex
+	leading    atomic.Pointer[leading] // nil while this node does not lead
+	fresh      atomic.Bool             // a leader has confirmed that the applied state was recent
+	leaving    atomic.Bool             // hbd was asked to stop and is handing over
+	stopping   atomic.Bool             // it has given up the role: it never serves again
+	repointing atomic.Bool             // replication is being turned: what it is called meanwhile counts for nobody
+	other      atomic.Uint64           // epoch in which another MAC was seen to claim the address
+	local      atomic.Pointer[turn]
 
 	wake   chan struct{} // local loop
 	ctx    context.Context
@@ -185,6 +187,7 @@ func (n *Node) confirmFresh(ctx context.Context) {
 			err = n.awaitApplied(ctx, index)
 		}
 		if err == nil {
+			n.adopt(ctx)
 			n.fresh.Store(true)
 			n.log.Info("applied state is confirmed recent", "index", index, "epoch", n.store.State().Epoch)
 			wake(n.wake)
@@ -194,6 +197,24 @@ func (n *Node) confirmFresh(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// adopt takes over what an earlier run of hbd left serving, before this node acts on its state: it looks at mysqld and, if the log names this
+// node, gets a lease. Meanwhile the kernel ends the old one in time.
+func (n *Node) adopt(ctx context.Context) {
+	if n.cfg.Prober == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.settings().Lease)
+	defer cancel()
+	for n.cfg.Prober.Look(ctx).State == fsm.ServerUnknown && ctx.Err() == nil {
+	}
+	for ctx.Err() == nil && n.holder.wanted() && n.gateOpen() {
+		n.holder.renew(ctx, n.settings())
+		if _, ok := n.holder.valid(); ok {
+			return
 		}
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/highbase/highbase/fsm"
 )
 
-// obey carries out an order of the leader. Every order only takes away: so it may be ahead of this node's log, and it cancels whatever this
-// node had in hand. An order older than one accepted before is refused.
+// obey carries out an order of the leader. Every order only takes away: so it may be ahead of this node's log. It is accepted, durably, before
+// anything else happens; one older than what was accepted, or than what this node has applied, is refused and disturbs nothing.
 func (n *Node) obey(ctx context.Context, o fsm.Order) (orderReply, error) {
 	if o.Node != n.cfg.Node || n.cfg.Database == nil {
 		return orderReply{}, fmt.Errorf("order %s is for %s", o.Kind, o.Node)
@@ -20,8 +20,13 @@ func (n *Node) obey(ctx context.Context, o fsm.Order) (orderReply, error) {
 	if o.Kind == fsm.OrderAwait {
 		return reply, n.cfg.Database.Drain(ctx, o.Position)
 	}
-	n.exec.preempt()
-	err := n.exec.run(ctx, func(ctx context.Context) error {
+	if err := n.acceptOrder(o); err != nil {
+		return reply, err
+	}
+	err := n.exec.order(ctx, func(ctx context.Context) error {
+		if err := n.passed(o); err != nil {
+			return err
+		}
 		var err error
 		switch o.Kind {
 		case fsm.OrderFreeze:
@@ -40,18 +45,53 @@ func (n *Node) obey(ctx context.Context, o fsm.Order) (orderReply, error) {
 	return reply, err
 }
 
-// freeze is a durable promise: from here this node follows no source of an epoch below o.Epoch. Only then it stops receiving, and only after
-// that it reads what it has received.
-func (n *Node) freeze(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
-	if err := n.promises.accept(o, func(p *Promises) { p.Frozen = max(p.Frozen, o.Epoch) }); err != nil {
-		return nil, err
+// acceptOrder makes the promise that the order asks for. A freeze promises to follow no source of an epoch below its own again.
+func (n *Node) acceptOrder(o fsm.Order) error {
+	if err := n.passed(o); err != nil {
+		return err
 	}
+	if o.Kind == fsm.OrderRelease {
+		if p := n.promises.get(); p.Held != o.Epoch {
+			return fmt.Errorf("this node does not hold epoch %d", o.Epoch)
+		}
+	}
+	newer, err := n.promises.accept(o, func(p *Promises) {
+		if o.Kind == fsm.OrderFreeze {
+			p.Frozen = max(p.Frozen, o.Epoch)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if newer {
+		n.exec.preempt()
+	}
+	return nil
+}
+
+// passed refuses an order that the applied state has already left behind.
+func (n *Node) passed(o fsm.Order) error {
+	st := n.store.State()
+	if breakEpoch || st.Epoch < o.Epoch || (st.Epoch == o.Epoch && st.Index < o.Index) {
+		return nil
+	}
+	if st.Epoch == o.Epoch && st.Op != nil && st.Op.ID == o.OpID && st.Op.Index <= o.Index {
+		return nil
+	}
+	return fmt.Errorf("order %s of epoch %d index %d has been overtaken: applied are epoch %d, index %d", o.Kind, o.Epoch, o.Index, st.Epoch, st.Index)
+}
+
+// freeze stops receiving, and only after that reads what was received. The promise was made by acceptOrder.
+func (n *Node) freeze(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 	p := n.promises.get()
-	ans := &fsm.Answer{Node: n.cfg.Node, Epoch: o.Epoch}
+	ans := &fsm.Answer{Node: n.cfg.Node, Epoch: o.Epoch, Held: p.own()}
 	if p.Held > p.Followed {
-		// It was primary, and its data is its own: its mysqld need not even run to say so. It must not serve, though.
+		// It was primary: it must not serve.
+		n.holder.drop()
 		n.closeGate("frozen for a new epoch")
-		ans.Held = p.Held
+	}
+	if ans.Held > 0 {
+		// Its data is its own: its mysqld need not even run to say so.
 		return ans, nil
 	}
 	source, err := n.sourceAddr(o.From)
@@ -62,11 +102,7 @@ func (n *Node) freeze(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 	if err := n.cfg.Addresser.Block(source); err != nil {
 		return nil, fmt.Errorf("blocking replication traffic from %s: %w", o.From, err)
 	}
-	ans.Received, err = n.cfg.Database.Freeze(ctx, func() error {
-		_, err := n.cfg.Addresser.SeverPeer(source)
-		return err
-	})
-	if err != nil {
+	if ans.Received, err = n.cfg.Database.Freeze(ctx, n.severFrom(source)); err != nil {
 		return nil, fmt.Errorf("stopping to receive: %w", err)
 	}
 	if o.Drained {
@@ -81,8 +117,16 @@ func (n *Node) freeze(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 	if sv.State != fsm.ServerUp {
 		return nil, fmt.Errorf("mysqld is %s: %s", sv.State, sv.Fault)
 	}
-	ans.Incarnation = n.incarnation(sv, n.promises.get())
+	ans.Incarnation, ans.Whole = n.incarnation(sv, n.promises.get())
 	return ans, nil
+}
+
+// severFrom destroys the sockets of replication traffic with a host.
+func (n *Node) severFrom(host netip.Addr) func() error {
+	return func() error {
+		_, err := n.cfg.Addresser.SeverPeer(host)
+		return err
+	}
 }
 
 func (n *Node) sourceAddr(id fsm.NodeID) (netip.Addr, error) {
@@ -96,13 +140,10 @@ func (n *Node) sourceAddr(id fsm.NodeID) (netip.Addr, error) {
 
 // fence makes certain that this node takes no write and answers no client: what was acknowledged is elsewhere, what was not must not be.
 func (n *Node) fence(ctx context.Context, o fsm.Order) (*fsm.Evidence, error) {
-	if err := n.promises.accept(o, nil); err != nil {
-		return nil, err
-	}
 	n.holder.drop()
 	n.closeGate("fenced by the leader")
 	if left, err := n.cfg.Addresser.Remaining(); err != nil || left > 0 {
-		return nil, fmt.Errorf("the gate is not closed (%v left): %w", left, errors.Join(err))
+		return nil, errors.Join(fmt.Errorf("the gate is not closed, %v left", left), err)
 	}
 	detail, err := n.makeReadOnly(ctx, true)
 	if err != nil {
@@ -128,6 +169,9 @@ func (n *Node) makeReadOnly(ctx context.Context, certain bool) (string, error) {
 				n.log.Warn("clients not cut", "error", err.Error())
 			}
 			return "mysqld is read-only and no commit waits", nil
+		}
+		if ctx.Err() != nil {
+			return "", fmt.Errorf("read_only: %w", err)
 		}
 		n.log.Info("read_only did not return: a commit waits or mysqld hangs; killing it", "error", err.Error())
 	} else if !certain && sv.State != fsm.ServerHung {
@@ -157,13 +201,6 @@ func (n *Node) closeGate(why string) {
 
 // release is the voluntary fence of a switchover. Its answer is what promote carries: after it, only the log gives this node its role back.
 func (n *Node) release(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
-	p := n.promises.get()
-	if p.Held != o.Epoch && p.ReleasedOp != o.OpID {
-		return nil, fmt.Errorf("this node does not hold epoch %d", o.Epoch)
-	}
-	if err := n.promises.accept(o, nil); err != nil {
-		return nil, err
-	}
 	n.holder.drop()
 	n.closeGate("released for a switchover")
 	if err := n.cfg.Database.SetReadOnly(ctx); err != nil {
@@ -180,8 +217,7 @@ func (n *Node) release(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 	if err := n.promises.update(func(p *Promises) { p.ReleasedOp = o.OpID }); err != nil {
 		return nil, err
 	}
-	inc := n.incarnation(n.cfg.Prober.Server(), n.promises.get())
-	return &fsm.Answer{Node: n.cfg.Node, Epoch: o.Epoch, Received: pos, Incarnation: inc}, nil
+	return &fsm.Answer{Node: n.cfg.Node, Epoch: o.Epoch, Received: pos}, nil
 }
 
 // revokeOthers ends replication from here to everybody but the candidate.

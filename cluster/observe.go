@@ -1,9 +1,9 @@
 package cluster
 
 import (
-	"fmt"
 	"sync/atomic"
 
+	"github.com/highbase/highbase/cluster/identity"
 	"github.com/highbase/highbase/fsm"
 )
 
@@ -18,17 +18,22 @@ type turn struct {
 
 var sequence atomic.Uint64
 
+// run names this run of hbd.
+var run = identity.NewID()
+
 // observation is what this node says of itself, now.
 func (n *Node) observation() fsm.Observation {
 	st := n.store.State()
 	p := n.promises.get()
-	o := fsm.Observation{Node: n.cfg.Node, Sequence: sequence.Add(1), Applied: st.Index, Epoch: st.Epoch, Standing: fsm.StandingStarting, Sights: n.peers.sights()}
+	o := fsm.Observation{Node: n.cfg.Node, Run: run, Sequence: sequence.Add(1), Applied: st.Index, Epoch: st.Epoch, Standing: fsm.StandingStarting, Sights: n.peers.sights()}
 	if n.self.Role == fsm.RoleWitness {
 		o.Standing = fsm.StandingWitness
 		return o
 	}
+	o.Leaving = n.leaving.Load()
 	o.Server = n.cfg.Prober.Server()
-	o.Incarnation = n.incarnation(o.Server, p)
+	o.Incarnation, o.Whole = n.incarnation(o.Server, p)
+	o.Held = p.own()
 	o.KernelGate = n.cfg.Addresser.KernelGate()
 	for _, a := range n.cfg.Addresser.Addresses() {
 		o.VIPHeld = o.VIPHeld || a.Held
@@ -46,13 +51,21 @@ func (n *Node) observation() fsm.Observation {
 	return o
 }
 
-// incarnation names a run of mysqld during which nothing received was forgotten; "" when that is not known.
-func (n *Node) incarnation(sv fsm.ServerStatus, p Promises) string {
+// incarnation names a run of mysqld during which nothing received was forgotten, "" when that is not known, and the epoch since whose beginning
+// it has forgotten nothing. A repoint that drained first drops nothing: the incarnation stays the same through it.
+func (n *Node) incarnation(sv fsm.ServerStatus, p Promises) (id string, whole uint64) {
 	generation := n.cfg.Prober.Generation()
-	if sv.State != fsm.ServerUp || sv.Started == "" || generation == "" {
-		return ""
+	if sv.State != fsm.ServerUp || sv.Started == "" || generation == "" || n.repointing.Load() {
+		return "", 0
 	}
-	return fmt.Sprintf("%s/%s/%d", sv.Started, generation, p.Generation)
+	id = sv.Started + "/" + generation
+	if id == p.IncToken {
+		id = p.IncID
+	}
+	if id == p.WholeID {
+		whole = p.WholeEpoch
+	}
+	return id, whole
 }
 
 // gateOpen asks the kernel: what this process remembers is not what counts.
@@ -71,7 +84,7 @@ func (n *Node) gather(st fsm.State) fsm.Local {
 	sv := n.cfg.Prober.Server()
 	l := fsm.Local{
 		Fresh: n.fresh.Load(), Held: p.Held, Followed: p.Followed, Frozen: p.Frozen, ReleasedOp: p.ReleasedOp, Quarantine: p.Quarantine,
-		Server: sv, GateOpen: n.gateOpen(), Leaving: n.leaving.Load(),
+		Server: sv, GateOpen: n.gateOpen(), Leaving: n.leaving.Load(), Stopping: n.stopping.Load(),
 		BarrierDone: p.BarrierEpoch == st.Epoch && p.BarrierRun != "" && p.BarrierRun == sv.Started,
 		OtherClaims: n.other.Load() == st.Epoch && st.Epoch > 0 && st.Primary != n.cfg.Node,
 	}
@@ -85,6 +98,7 @@ func (n *Node) gather(st fsm.State) fsm.Local {
 		l.FollowsRight = sv.HasReplication && sv.SourceHost == m.Address && sv.SourcePort == m.MySQLPort
 		if obs, _, ok := n.peers.observed(st.Primary); ok {
 			l.OtherServes = obs.Serving == st.Epoch
+			l.SourceUp = obs.Server.State == fsm.ServerUp
 		}
 	}
 	blocked, err := n.cfg.Addresser.Blocked()

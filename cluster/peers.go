@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -23,6 +24,8 @@ type peer struct {
 	member     fsm.Member
 	instance   string
 	lastAgent  fsm.Instant // its hbd answered
+	noAgent    int         // completed tries at its hbd that failed since
+	noServer   int         // completed tries at its mysqld that failed since
 	lastServer fsm.Instant // its mysqld answered, or its hbd said that it is up
 	tried      fsm.Instant // last direct try at its mysqld
 	agentOK    bool
@@ -102,11 +105,12 @@ func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) {
 	}
 	if err != nil {
 		pe.leads = false
+		pe.noAgent++
 		return
 	}
-	pe.lastAgent, pe.leads, pe.instance = now(), reply.Leads, reply.Instance
+	pe.lastAgent, pe.noAgent, pe.leads, pe.instance = now(), 0, reply.Leads, reply.Instance
 	if reply.Obs.Server.State == fsm.ServerUp || pe.member.Role == fsm.RoleWitness {
-		pe.lastServer = pe.lastAgent
+		pe.lastServer, pe.noServer = pe.lastAgent, 0
 	}
 	p.keep(pe, reply.Obs)
 }
@@ -120,7 +124,7 @@ func (p *peers) tryServer(ctx context.Context, pe *peer, set fsm.Settings) {
 	if due {
 		pe.tried = now()
 	} else if !pe.agentOK && pe.reached {
-		pe.lastServer = now()
+		pe.lastServer, pe.noServer = now(), 0
 	}
 	p.mu.Unlock()
 	if !due || pe.member.Role == fsm.RoleWitness || p.n.cfg.Prober == nil {
@@ -133,14 +137,37 @@ func (p *peers) tryServer(ctx context.Context, pe *peer, set fsm.Settings) {
 	defer p.mu.Unlock()
 	pe.reached = err == nil
 	if err == nil {
-		pe.lastServer = now()
+		pe.lastServer, pe.noServer = now(), 0
+		return
+	}
+	if pe.noServer++; pe.noServer == enoughTries {
+		p.cutLost(pe.member)
 	}
 }
 
+// cutLost destroys what is left of a vanished replica's connections to this primary. On MariaDB its return would hang every new login until
+// another acknowledgement arrives or the dead connection ends.
+func (p *peers) cutLost(m fsm.Member) {
+	st := p.n.store.State()
+	addr, err := netip.ParseAddr(m.Address)
+	if st.Primary != p.n.cfg.Node || err != nil || p.n.cfg.Addresser == nil {
+		return
+	}
+	cut, err := p.n.cfg.Addresser.SeverPeer(addr)
+	p.n.log.Info("cut what a lost replica left behind", "node", m.ID, "sockets", cut, "error", errText(err))
+}
+
+// enoughTries is how many completed tries must have failed before an age is evidence: a process that was starved itself has aged, not tried.
+const enoughTries = 3
+
 // keep stores an observation unless it is older than the one kept.
 func (p *peers) keep(pe *peer, obs fsm.Observation) {
-	if obs.Node != pe.member.ID {
+	if obs.Node != pe.member.ID || (obs.Run == pe.obs.Run && obs.Sequence <= pe.obs.Sequence) {
 		return
+	}
+	if pe.obs.Server.State == fsm.ServerUp && obs.Server.State != fsm.ServerUp {
+		// It went away and has not come back yet: before it connects again.
+		p.cutLost(pe.member)
 	}
 	changed := obs.Serving != pe.obs.Serving || obs.Server.State != pe.obs.Server.State || obs.Standing != pe.obs.Standing ||
 		obs.ServedIndex != pe.obs.ServedIndex || obs.FailedIndex != pe.obs.FailedIndex
@@ -171,16 +198,25 @@ func (p *peers) kickAll() {
 
 // sights is what this node sees of the others, for its observation.
 func (p *peers) sights() []fsm.Sight {
+	set := p.n.settings()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := now()
 	var out []fsm.Sight
 	for _, m := range p.n.cfg.Peers {
 		if pe, ok := p.known[m.ID]; ok {
-			out = append(out, fsm.Sight{Node: m.ID, AgentAge: t - pe.lastAgent, ServerAge: t - pe.lastServer})
+			out = append(out, fsm.Sight{Node: m.ID, AgentAge: evidence(t-pe.lastAgent, pe.noAgent, set), ServerAge: evidence(t-pe.lastServer, pe.noServer, set)})
 		}
 	}
 	return out
+}
+
+// evidence keeps an age from being one of failure until enough tries have failed.
+func evidence(age time.Duration, tries int, set fsm.Settings) time.Duration {
+	if tries < enoughTries {
+		return min(age, set.FailAfter)
+	}
+	return age
 }
 
 // observations is the newest of every node, this one's own included.

@@ -2,11 +2,15 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
 	"github.com/highbase/highbase/fsm"
 )
+
+// ErrNotRewindable is returned by PrepareRewind, wrapped with the reason, for a tail that recovery cannot roll back: it needs a human.
+var ErrNotRewindable = errors.New("cannot be rewound")
 
 // Prober tells what is true of this host's mysqld, and whether another's can be reached. Package probe implements it.
 type Prober interface {
@@ -34,8 +38,12 @@ type Database interface {
 	// SourceSync makes every commit wait for acks acknowledgements, without a time limit.
 	SourceSync(ctx context.Context, acks int) error
 	// Follow makes this server a read-only, acknowledging replica. It drains what was received before it leaves another source.
-	// forgot reports that received transactions may have been dropped.
-	Follow(ctx context.Context, host string, port uint16) (forgot bool, err error)
+	// After success nothing received was dropped by it.
+	Follow(ctx context.Context, host string, port uint16) error
+	// Nudge commits a row of its own: its acknowledgement releases waiters whose own was lost.
+	Nudge(ctx context.Context) error
+	// Reconnect makes a replica's IO thread connect now. The SQL thread keeps running throughout, so nothing is forgotten.
+	Reconnect(ctx context.Context) error
 	// Freeze stops receiving, and only receiving, and says what was received. sever destroys the connection to the source.
 	Freeze(ctx context.Context, sever func() error) (received string, err error)
 	// Drain returns when everything in position is applied.
@@ -53,7 +61,7 @@ type Database interface {
 	// Contains tells whether this server's history holds position.
 	Contains(ctx context.Context, position string) (bool, error)
 	// PrepareRewind judges, with mysqld stopped or stopping for good, whether what this server has beyond position can be rolled back at its
-	// next start; it saves that tail to a file first. A refusal names the reason.
+	// next start; it saves that tail to a file first. A tail that cannot be rolled back is ErrNotRewindable; any other error is worth another try.
 	PrepareRewind(ctx context.Context, position string) (saved string, err error)
 	// FinishRewind is called after a start with rewind.
 	FinishRewind(ctx context.Context) error

@@ -18,7 +18,11 @@ type Promises struct {
 	ReleasedOp   uint64 `json:"released_op"`
 	BarrierEpoch uint64 `json:"barrier_epoch"` // barrier acknowledged in this epoch ...
 	BarrierRun   string `json:"barrier_run"`   // ... by this run of mysqld
-	Generation   uint64 `json:"generation"`    // changes whenever received transactions may have been forgotten
+	Turned       uint64 `json:"turned"`        // newest epoch towards which it began to turn after it was primary: from then on its data is not its own
+	IncToken     string `json:"inc_token"`     // this run and receive generation of mysqld ...
+	IncID        string `json:"inc_id"`        // ... is the successor of this incarnation by a repoint that dropped nothing
+	WholeEpoch   uint64 `json:"whole_epoch"`   // epoch that was first followed ...
+	WholeID      string `json:"whole_id"`      // ... by this incarnation
 	Quarantine   string `json:"quarantine"`
 }
 
@@ -44,18 +48,29 @@ func (p promises) update(change func(*Promises)) error {
 	})
 }
 
-// accept takes an order if none newer was accepted, and remembers it before anything is done.
-func (p promises) accept(o fsm.Order, also func(*Promises)) error {
-	return p.file.Update(func(v Promises, _ bool) (Promises, error) {
+// own is the epoch whose primary this node was, while its data is still its own; 0 otherwise.
+func (v Promises) own() uint64 {
+	if v.Held > max(v.Followed, v.Turned) {
+		return v.Held
+	}
+	return 0
+}
+
+// accept takes an order if none newer was accepted, and remembers it before anything is done. It reports whether the order is newer than any
+// accepted before: a repeated one is no reason to disturb what is in hand.
+func (p promises) accept(o fsm.Order, also func(*Promises)) (newer bool, err error) {
+	err = p.file.Update(func(v Promises, _ bool) (Promises, error) {
 		if !breakEpoch && (o.Epoch < v.HighestEpoch || (o.Epoch == v.HighestEpoch && o.Index < v.HighestIndex)) {
 			return v, fmt.Errorf("order %s of epoch %d index %d is older than epoch %d index %d accepted before", o.Kind, o.Epoch, o.Index, v.HighestEpoch, v.HighestIndex)
 		}
+		newer = o.Epoch != v.HighestEpoch || o.Index != v.HighestIndex
 		v.HighestEpoch, v.HighestIndex = o.Epoch, o.Index
 		if also != nil {
 			also(&v)
 		}
 		return v, nil
 	})
+	return newer, err
 }
 
 // outdated says whether an action decided from the state at (epoch, index) has been overtaken by an accepted order.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/highbase/highbase/fsm"
 )
@@ -23,26 +24,17 @@ func (n *Node) follow(ctx context.Context, a fsm.Action, st fsm.State) error {
 	return n.repoint(ctx, a, src)
 }
 
-// mustBeContained compares with the primary. Before it serves it may still be applying what it received: then it is asked again.
+// mustBeContained compares with the primary before this node follows it.
 func (n *Node) mustBeContained(ctx context.Context, a fsm.Action) error {
-	pos, err := n.cfg.Database.Position(ctx)
-	if err != nil {
+	ok, err := n.contained(ctx, a)
+	if err != nil || ok {
 		return err
 	}
-	reply, err := n.askPosition(ctx, a.Target, pos)
-	if err != nil {
-		return fmt.Errorf("asking %s for its position: %w", a.Target, err)
-	}
-	if reply.Contains {
-		return nil
-	}
-	if reply.Serving != a.Epoch {
-		return fmt.Errorf("%s does not hold %s yet (it is at %s)", a.Target, pos, reply.Position)
-	}
-	return n.quarantine(fmt.Sprintf("errant transactions: this node executed %s, the primary %s of epoch %d is at %s and lacks some of it", pos, a.Target, a.Epoch, reply.Position))
+	pos, err := n.cfg.Database.Position(ctx)
+	return errors.Join(err, n.quarantine(fmt.Sprintf("errant transactions: this node executed %s, and the primary %s of epoch %d lacks some of it", pos, a.Target, a.Epoch)))
 }
 
-// repoint turns replication to src and remembers that this epoch is followed.
+// repoint turns replication to src and remembers that this epoch is followed, by which incarnation.
 func (n *Node) repoint(ctx context.Context, a fsm.Action, src fsm.Member) error {
 	addr, err := netip.ParseAddr(src.Address)
 	if err != nil {
@@ -54,17 +46,25 @@ func (n *Node) repoint(ctx context.Context, a fsm.Action, src fsm.Member) error 
 	if err := n.mayStill(a); err != nil {
 		return err
 	}
-	forgot, err := n.cfg.Database.Follow(ctx, src.Address, src.MySQLPort)
-	if forgot {
-		err = errors.Join(err, n.promises.update(func(p *Promises) { p.Generation++ }))
-	}
-	if err != nil {
+	before, _ := n.incarnation(n.cfg.Prober.Look(ctx), n.promises.get())
+	n.repointing.Store(true)
+	defer n.repointing.Store(false)
+	if err := n.cfg.Database.Follow(ctx, src.Address, src.MySQLPort); err != nil {
 		return fmt.Errorf("following %s: %w", src.ID, err)
 	}
-	if n.promises.get().Followed >= a.Epoch {
-		return nil
-	}
-	return n.promises.update(func(p *Promises) { p.Followed = a.Epoch })
+	sv := n.cfg.Prober.Look(ctx)
+	token := sv.Started + "/" + n.cfg.Prober.Generation()
+	return n.promises.update(func(p *Promises) {
+		id := token
+		if before != "" && strings.HasPrefix(before, sv.Started+"/") {
+			id = before
+		}
+		p.IncToken, p.IncID = token, id
+		if p.Followed < a.Epoch {
+			p.WholeEpoch, p.WholeID = a.Epoch, id
+		}
+		p.Followed = max(p.Followed, a.Epoch)
+	})
 }
 
 // comeBack is the return of a node that was primary. What it has and the settled primary lacks was acknowledged to nobody, if every epoch since
@@ -76,7 +76,7 @@ func (n *Node) comeBack(ctx context.Context, a fsm.Action, st fsm.State) error {
 	}
 	sv := n.cfg.Prober.Look(ctx)
 	if sv.State == fsm.ServerUp && sv.Waiting == 0 {
-		contained, err := n.containedOrWait(ctx, a, st)
+		contained, err := n.contained(ctx, a)
 		if err != nil {
 			return err
 		}
@@ -93,8 +93,9 @@ func (n *Node) comeBack(ctx context.Context, a fsm.Action, st fsm.State) error {
 	return n.rewind(ctx, a, st, src)
 }
 
-// containedOrWait tells whether everything executed here is in the primary's history.
-func (n *Node) containedOrWait(ctx context.Context, a fsm.Action, st fsm.State) (bool, error) {
+// contained tells whether everything executed here is in the primary's history. Before the primary serves its own answer may still change from
+// no to yes: then it is an error, and asked again.
+func (n *Node) contained(ctx context.Context, a fsm.Action) (bool, error) {
 	pos, err := n.cfg.Database.Position(ctx)
 	if err != nil {
 		return false, err
@@ -102,6 +103,9 @@ func (n *Node) containedOrWait(ctx context.Context, a fsm.Action, st fsm.State) 
 	reply, err := n.askPosition(ctx, a.Target, pos)
 	if err != nil {
 		return false, fmt.Errorf("asking %s for its position: %w", a.Target, err)
+	}
+	if !reply.Contains && reply.Serving != a.Epoch {
+		return false, fmt.Errorf("%s does not hold %s yet (it is at %s)", a.Target, pos, reply.Position)
 	}
 	return reply.Contains, nil
 }
@@ -117,8 +121,11 @@ func (n *Node) rewind(ctx context.Context, a fsm.Action, st fsm.State, src fsm.M
 		return fmt.Errorf("killing mysqld before the rewind: %w", err)
 	}
 	saved, err := n.cfg.Database.PrepareRewind(ctx, reply.Position)
+	if errors.Is(err, ErrNotRewindable) {
+		return n.quarantine(err.Error())
+	}
 	if err != nil {
-		return n.quarantine("cannot be rewound: " + err.Error())
+		return fmt.Errorf("judging the tail: %w", err)
 	}
 	if saved != "" {
 		n.log.Info("unacknowledged tail saved before the rewind", "file", saved)
@@ -126,10 +133,13 @@ func (n *Node) rewind(ctx context.Context, a fsm.Action, st fsm.State, src fsm.M
 	if err := n.mayStill(a); err != nil {
 		return err
 	}
+	if err := n.promises.update(func(p *Promises) { p.Turned = max(p.Turned, a.Epoch) }); err != nil {
+		return err
+	}
 	if err := n.start(ctx, st, true); err != nil {
 		return err
 	}
-	contained, err := n.containedOrWait(ctx, a, st)
+	contained, err := n.contained(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -141,7 +151,11 @@ func (n *Node) rewind(ctx context.Context, a fsm.Action, st fsm.State, src fsm.M
 	return n.finishReturn(ctx, a, src)
 }
 
+// finishReturn turns the node round. From the first step on its data is not its own any more, and it says so durably before.
 func (n *Node) finishReturn(ctx context.Context, a fsm.Action, src fsm.Member) error {
+	if err := n.promises.update(func(p *Promises) { p.Turned = max(p.Turned, a.Epoch) }); err != nil {
+		return err
+	}
 	if err := n.cfg.Database.FinishRewind(ctx); err != nil {
 		return fmt.Errorf("turning the old primary round: %w", err)
 	}

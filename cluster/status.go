@@ -26,6 +26,9 @@ func (n *Node) Status(context.Context) api.Status {
 			out.AgeMS = since.Milliseconds()
 		}
 	}
+	if e, ok := st.EpochOf(st.Epoch); ok && st.Primary != "" {
+		out.PrimarySince = api.At(e.Since)
+	}
 	for _, m := range st.Sync.Members {
 		out.Sync.Set = append(out.Sync.Set, string(m.Node))
 	}

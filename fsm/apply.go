@@ -77,7 +77,7 @@ func (s *State) applyBootstrap(c Bootstrap, at time.Time) error {
 		Fence: &Evidence{Kind: EvidenceNone, Detail: "the first epoch"}}, at)
 	s.Primary, s.Phase = c.Primary, PhasePromoting
 	s.Sync = SyncSet{Members: s.others(c.Primary), Acks: min(1, len(s.others(c.Primary)))}
-	s.Epochs = []EpochRecord{{Epoch: 1, Primary: c.Primary, Won: WonBootstrap}}
+	s.Epochs = []EpochRecord{{Epoch: 1, Primary: c.Primary, Won: WonBootstrap, Since: at}}
 	return nil
 }
 
@@ -116,7 +116,7 @@ func (s *State) applyBegin(c Begin, at time.Time) error {
 		if s.Op.Kind == KindRestart {
 			op.Attempt = 0
 		}
-		s.closeOperation(OutcomeSuperseded, c.Cause, nil, at)
+		s.closeOperation(OutcomeSuperseded, c.Cause, c.Phases, at)
 	}
 	if c.Exclude != "" && !slices.Contains(op.Excluded, c.Exclude) {
 		op.Excluded = append(op.Excluded, c.Exclude)
@@ -165,7 +165,7 @@ func (s *State) applyPromote(c Promote, at time.Time) error {
 	}
 	s.Sync = SyncSet{Members: slices.Clone(c.Members), Acks: c.Acks}
 	s.Primary, s.Phase = c.To, PhasePromoting
-	s.Epochs = append(s.Epochs, EpochRecord{Epoch: s.Epoch, Primary: c.To, Won: c.Won})
+	s.Epochs = append(s.Epochs, EpochRecord{Epoch: s.Epoch, Primary: c.To, Won: c.Won, Since: at})
 	s.enter(StepPromoted, at, fmt.Sprintf("%s is primary of epoch %d, won by %s, must hold %s", c.To, s.Epoch, c.Won, orNone(c.Position)))
 	return nil
 }
@@ -202,7 +202,7 @@ func (s *State) applyRestart(c Restart, at time.Time) error {
 	s.Phase = PhaseRestarting
 	s.Restarts = append(slices.DeleteFunc(s.Restarts, func(t time.Time) bool { return at.Sub(t) > s.Settings.RestartWindow }), at)
 	if s.Op == nil {
-		s.newOperation(Operation{Kind: KindRestart, Step: StepRestart, Epoch: s.Epoch, From: s.Primary, To: s.Primary, Attempt: c.Attempt, Cause: c.Cause}, at)
+		s.newOperation(Operation{Kind: KindRestart, Step: StepRestart, Epoch: s.Epoch, From: s.Primary, To: s.Primary, Attempt: c.Attempt, Cause: c.Cause, Actor: c.Actor}, at)
 		return nil
 	}
 	s.Op.Attempt = c.Attempt

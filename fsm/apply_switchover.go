@@ -42,7 +42,7 @@ func (s *State) applyRollback(c Rollback, at time.Time) error {
 	}
 	s.Phase = PhaseSteady
 	s.enter(s.Op.Step, at, "rolled back: "+c.Reason)
-	s.closeOperation(OutcomeRolledBack, c.Reason, nil, at)
+	s.closeOperation(OutcomeRolledBack, c.Reason, c.Phases, at)
 	return nil
 }
 

@@ -35,6 +35,29 @@ func lastGrant(s State) EpochRecord {
 	return s.Epochs[len(s.Epochs)-1]
 }
 
+// voices keeps the answers that count for the newest set. While its grant is unsettled nothing but what happened since can be at stake: so an
+// incarnation that has forgotten nothing since that epoch began counts, and so does the base's primary with its own data, which never received
+// anything of it.
+func voices(s State, answers []Answer) []Answer {
+	out := valid(s, s.Sync, answers)
+	if s.Base == nil {
+		return out
+	}
+	for _, a := range answers {
+		_, member := s.Sync.Member(a.Node)
+		_, already := answerOf(out, a.Node)
+		if member && !already && a.Epoch == s.Epoch && (a.Whole == lastGrant(s).Epoch || baseOwn(s, a)) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// baseOwn: the base's primary with all its data: as it was, or turned towards the unsettled epoch, which drops nothing.
+func baseOwn(s State, a Answer) bool {
+	return s.Base != nil && a.Node == s.Base.Primary && a.Epoch == s.Epoch && (a.Held == s.Base.Epoch || a.Whole == lastGrant(s).Epoch)
+}
+
 // counted is invariant I3: whether `to` may be promoted on these answers, and by which right. It judges counts and epochs only; that the
 // candidate holds the union of what was received is Elect's part.
 //
@@ -45,7 +68,7 @@ func counted(s State, answers []Answer, to NodeID) (Won, error) {
 	if a, ok := answerOf(answers, to); ok && to == last.Primary && a.Held == last.Epoch && a.Epoch == s.Epoch {
 		return WonOwn, nil
 	}
-	inSet := valid(s, s.Sync, answers)
+	inSet := voices(s, answers)
 	if len(inSet) < s.Sync.Needed() {
 		return "", refuse("%d of %d sync members of epoch %d have answered, %d are needed", len(inSet), len(s.Sync.Members), last.Epoch, s.Sync.Needed())
 	}
@@ -62,13 +85,18 @@ func counted(s State, answers []Answer, to NodeID) (Won, error) {
 		}
 		return WonCount, nil
 	}
-	if a, ok := answerOf(answers, to); ok && to == s.Base.Primary && a.Held == s.Base.Epoch && a.Epoch == s.Epoch {
+	return countedByBase(s, answers, to)
+}
+
+// countedByBase: nobody holds the unsettled epoch's barrier, so nothing was acknowledged in it: the base decides.
+func countedByBase(s State, answers []Answer, to NodeID) (Won, error) {
+	if a, ok := answerOf(answers, to); ok && baseOwn(s, a) {
 		return WonOwn, nil
 	}
 	inBase := valid(s, s.Base.Sync, answers)
 	if len(inBase) < s.Base.Sync.Needed() {
 		return "", refuse("epoch %d is not settled: %d of %d sync members of epoch %d have answered, %d are needed",
-			last.Epoch, len(inBase), len(s.Base.Sync.Members), s.Base.Epoch, s.Base.Sync.Needed())
+			lastGrant(s).Epoch, len(inBase), len(s.Base.Sync.Members), s.Base.Epoch, s.Base.Sync.Needed())
 	}
 	if _, ok := answerOf(inBase, to); !ok {
 		return "", refuse("%s has not answered the freeze as a counted member", to)
@@ -145,7 +173,7 @@ func refusedAsCandidate(s State, a Answer) *Verdict {
 // comparable lists the answers whose receipts must all be within the candidate's: every counted one, of the newest barrier held if the last
 // grant is unsettled (an older branch may carry an unacknowledged tail).
 func comparable(s State, answers []Answer, won map[NodeID]Won) []Answer {
-	all := valid(s, s.Sync, answers)
+	all := voices(s, answers)
 	if s.Base != nil {
 		all = append(all, valid(s, s.Base.Sync, answers)...)
 	}

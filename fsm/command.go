@@ -56,6 +56,8 @@ type Begin struct {
 	Cause   string `json:"cause"`
 	Actor   string `json:"actor"`
 	Exclude NodeID `json:"exclude,omitempty"` // candidate that could not finish
+	// Phases is how long the superseded operation's phases took.
+	Phases []PhaseTime `json:"phases,omitempty"`
 }
 
 // Fence commits that the old primary can do no harm, with the evidence.
@@ -91,6 +93,7 @@ type Restart struct {
 	OpID    uint64 `json:"op_id"` // the running restart, 0 for the first attempt
 	Attempt int    `json:"attempt"`
 	Cause   string `json:"cause"`
+	Actor   string `json:"actor"`
 }
 
 // Restarted commits that the service serves again.
@@ -118,9 +121,10 @@ type Release struct {
 
 // Rollback ends a switchover that has not promoted yet. The old primary may serve again once it has applied this.
 type Rollback struct {
-	OpID   uint64 `json:"op_id"`
-	Epoch  uint64 `json:"epoch"`
-	Reason string `json:"reason"`
+	OpID   uint64      `json:"op_id"`
+	Epoch  uint64      `json:"epoch"`
+	Reason string      `json:"reason"`
+	Phases []PhaseTime `json:"phases,omitempty"`
 }
 
 // Recount commits that this incarnation of a member holds everything acknowledged so far: from here it counts in a freeze.

@@ -1,6 +1,10 @@
 package fsm
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // Decide runs on the Raft leader. It performs nothing. Rules are looked at in order; the first that matches acts, the others are not looked at,
 // except those marked Always.
@@ -43,6 +47,7 @@ func init() {
 		{Code: "promoting.settle", Why: "the new primary serves: its barrier was acknowledged", When: atStep(StepPromoted), Do: (*deciding).promoted},
 		{Code: "failover.fence", Why: "the old primary must be fenced before anybody is promoted", When: atStep(StepBegun), Do: (*deciding).begun},
 		{Code: "failover.promote", Why: "fenced: the best of the frozen members takes over", When: atStep(StepFenced), Do: (*deciding).fenced},
+		{Code: "switchover.finish", Why: "released and caught up: the log may decide, whatever became of the old primary", When: releasedAndReached, Do: (*deciding).releasing},
 		{Code: "primary.lost", Why: "a quorum reaches neither hbd nor mysqld of the primary", When: primaryLost, Do: (*deciding).takeover},
 		{Code: "primary.agent-lost", Why: "a quorum does not reach the primary's hbd and its lease has run out: its gate is closed", When: primaryAgentLost, Do: (*deciding).takeover},
 		{Code: "switchover.prepare", Why: "a planned change waits for its candidate to be close", When: atStep(StepPrepared), Do: (*deciding).prepared},
@@ -50,6 +55,7 @@ func init() {
 		{Code: "restart.running", Why: "the service is being restarted in place", When: atStep(StepRestart), Do: (*deciding).restarting},
 		{Code: "service.down", Why: "the primary's host lives, its mysqld does not serve", When: serviceDown, Do: (*deciding).serviceLost},
 		{Code: "sync.recount", Why: "a member that has caught up counts again", Always: true, When: func(d *deciding) bool { return d.s.Primary != "" }, Do: (*deciding).recount},
+		{Code: "leader.blind", Why: "the Raft leader has no path to the primary, another voter has", Always: true, When: leaderBlind, Do: (*deciding).transferSighted},
 		{Code: "leader.placement", Why: "the Raft leader should not sit on the primary's host", Always: true, When: leaderMisplaced, Do: (*deciding).transfer},
 	}
 }
@@ -74,6 +80,14 @@ func (d *deciding) order(o Order) {
 	d.out.Orders = append(d.out.Orders, o)
 }
 
+// soFar is how long the phases of the running operation took up to now, the present step included.
+func (d *deciding) soFar() []PhaseTime {
+	if d.s.Op == nil {
+		return nil
+	}
+	return append(slices.Clone(d.v.Phases), PhaseTime{Name: string(d.s.Op.Step), Took: d.v.Now - d.v.StepSince})
+}
+
 // paused refuses to begin anything new.
 func (d *deciding) paused(rule string) bool {
 	if d.s.Paused == nil {
@@ -85,6 +99,10 @@ func (d *deciding) paused(rule string) bool {
 
 func atStep(step Step) func(*deciding) bool {
 	return func(d *deciding) bool { return d.s.Op != nil && d.s.Op.Step == step }
+}
+
+func releasedAndReached(d *deciding) bool {
+	return atStep(StepReleasing)(d) && d.v.Release != nil && d.v.Reached && !d.v.Node(d.s.Op.To).Lost
 }
 
 func primaryLost(d *deciding) bool { return d.s.Primary != "" && d.v.Node(d.s.Primary).Lost }
@@ -115,10 +133,44 @@ func leaderMisplaced(d *deciding) bool {
 }
 
 func (d *deciding) transfer() {
+	if d.out.Transfer != "" {
+		return
+	}
 	for _, m := range d.s.Members {
-		if n := d.v.Node(m.ID); m.ID != d.v.Self && n.Health == HealthOK && n.Obs.Applied >= d.s.Index {
+		if n := d.v.Node(m.ID); m.ID != d.v.Self && n.Health == HealthOK && !n.Obs.Leaving && n.Obs.Applied >= d.s.Index {
 			d.out.Transfer = m.ID
 			d.say("leader.placement", m.ID, true, "leadership goes from the primary's host to %s", m.ID)
+			return
+		}
+	}
+}
+
+// sightOf is how long ago a node's hbd last reached another's, as it says.
+func sightOf(n NodeView, of NodeID) (time.Duration, bool) {
+	for _, s := range n.Obs.Sights {
+		if s.Node == of {
+			return s.AgentAge, true
+		}
+	}
+	return 0, false
+}
+
+// leaderBlind: leases are relayed, so the primary serves on; but its reports do not arrive here, and nothing about it can be decided.
+func leaderBlind(d *deciding) bool {
+	if d.s.Primary == "" || d.s.Primary == d.v.Self {
+		return false
+	}
+	age, ok := sightOf(d.v.Node(d.v.Self), d.s.Primary)
+	return ok && age > d.s.Settings.Lease/2
+}
+
+func (d *deciding) transferSighted() {
+	for _, m := range d.s.Members {
+		n := d.v.Node(m.ID)
+		age, ok := sightOf(n, d.s.Primary)
+		if m.ID != d.v.Self && m.ID != d.s.Primary && d.v.Fresh(d.s, m.ID) && !n.Obs.Leaving && ok && age < d.s.Settings.FailAfter/2 {
+			d.out.Transfer = m.ID
+			d.say("leader.blind", m.ID, true, "leadership goes to %s, which reaches the primary", m.ID)
 			return
 		}
 	}
@@ -164,8 +216,14 @@ func (d *deciding) cannotAnswer(m SyncMember) string {
 		return "does not report"
 	case n.Lost || n.AgentLost:
 		return "is out of reach"
+	case d.s.Base != nil && m.Node == d.s.Base.Primary && n.Obs.Held == d.s.Base.Epoch:
+		return "" // it never received anything of the unsettled epoch, and says so without its mysqld
 	case n.Obs.Server.State != ServerUp:
 		return "has no running mysqld"
+	case !n.Obs.Server.SQLRunning && n.Obs.Server.ReplError != "":
+		return "has stopped applying: " + n.Obs.Server.ReplError
+	case d.s.Base != nil && n.Obs.Whole == lastGrant(d.s).Epoch:
+		return ""
 	case m.Incarnation == "" || n.Obs.Incarnation != m.Incarnation:
 		return "has not caught up since it (re)joined"
 	}

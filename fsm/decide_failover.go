@@ -24,7 +24,7 @@ func (d *deciding) begin(kind Kind, rule, cause string, exclude NodeID) bool {
 		return false
 	}
 	d.say(rule, d.s.Primary, true, "%s: %s of %s begins", cause, kind, d.s.Primary)
-	c := Begin{Kind: kind, Epoch: d.s.Epoch, Cause: cause, Exclude: exclude}
+	c := Begin{Kind: kind, Epoch: d.s.Epoch, Cause: cause, Exclude: exclude, Actor: string(d.v.Self), Phases: d.soFar()}
 	if d.s.Op != nil {
 		c.OpID = d.s.Op.ID
 	}
@@ -133,7 +133,7 @@ func (d *deciding) serviceLost() {
 		}
 	}
 	d.say("service.restart", d.s.Primary, true, "%s: restart in place, attempt 1, %d of %d used in %v", cause, used, d.s.Settings.RestartAttempts, d.s.Settings.RestartWindow)
-	d.propose(Command{Restart: &Restart{Epoch: d.s.Epoch, Attempt: 1, Cause: cause}})
+	d.propose(Command{Restart: &Restart{Epoch: d.s.Epoch, Attempt: 1, Cause: cause, Actor: string(d.v.Self)}})
 }
 
 // retryPause keeps a service that cannot start, and cannot be failed over from, from being started in a tight loop.
@@ -144,7 +144,7 @@ func (d *deciding) restarting() {
 	n := d.v.Node(d.s.Primary)
 	fresh := d.v.Fresh(d.s, d.s.Primary)
 	if fresh && n.Obs.Serving == d.s.Epoch && n.Obs.ServedIndex >= d.s.Op.Index {
-		d.propose(Command{Restarted: &Restarted{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Phases: append(slices.Clone(d.v.Phases), n.Obs.Phases...)}})
+		d.propose(Command{Restarted: &Restarted{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Phases: append(d.soFar(), n.Obs.Phases...)}})
 		return
 	}
 	late := d.v.Now-d.v.StepSince > d.s.Settings.RestartTimeout

@@ -29,6 +29,9 @@ func (d *deciding) prepared() {
 func (d *deciding) releasing() {
 	op := d.s.Op
 	switch {
+	case d.v.Release != nil && d.v.Reached && !d.v.Node(op.To).Lost:
+		d.propose(Command{Promote: &Promote{OpID: op.ID, Epoch: d.s.Epoch, To: op.To, Won: WonSwitchover, Position: d.v.Release.Received,
+			Release: d.v.Release, Members: d.switchedSet(), Acks: d.s.ackCount()}})
 	case d.v.Node(op.To).Lost:
 		d.rollback(fmt.Sprintf("candidate %s was lost: %s", op.To, d.v.Node(op.To).Reason))
 	case d.v.Now-d.v.StepSince > d.s.Settings.ReleaseTimeout:
@@ -37,9 +40,6 @@ func (d *deciding) releasing() {
 		d.order(Order{Kind: OrderRelease, Node: op.From, To: op.To})
 	case !d.v.Reached:
 		d.order(Order{Kind: OrderAwait, Node: op.To, To: op.To, Position: d.v.Release.Received})
-	default:
-		d.propose(Command{Promote: &Promote{OpID: op.ID, Epoch: d.s.Epoch, To: op.To, Won: WonSwitchover, Position: d.v.Release.Received,
-			Release: d.v.Release, Members: d.switchedSet(), Acks: d.s.ackCount()}})
 	}
 }
 
@@ -65,7 +65,7 @@ func (d *deciding) switchedSet() []SyncMember {
 
 func (d *deciding) rollback(reason string) {
 	d.say("switchover.rollback", d.s.Op.To, true, "%s", reason)
-	d.propose(Command{Rollback: &Rollback{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Reason: reason}})
+	d.propose(Command{Rollback: &Rollback{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Reason: reason, Phases: d.soFar()}})
 }
 
 // SwitchoverGates judges whether the primary's role could go to a node now: one verdict for each gate, all of them, so that a plan can print them.

@@ -29,12 +29,14 @@ type ServerStatus struct {
 	HasReplication bool          `json:"has_replication"`
 	SourceHost     string        `json:"source_host"`
 	SourcePort     uint16        `json:"source_port"`
-	IORunning      bool          `json:"io_running"`
+	IORunning      bool          `json:"io_running"`    // runs, connected or not
+	IOConnecting   bool          `json:"io_connecting"` // runs and is not connected: it tries again about once a second
 	SQLRunning     bool          `json:"sql_running"`
 	ReplError      string        `json:"repl_error"`
 	Lag            *float64      `json:"lag"`          // seconds, nil when unknown
 	SourceSync     bool          `json:"source_sync"`  // semi-sync enabled as a source
 	ReplicaSync    bool          `json:"replica_sync"` // semi-sync active as a replica
+	CommitsWait    bool          `json:"commits_wait"` // commits have waited for an acknowledgement without progress for a while
 	Waiting        int           `json:"waiting"`      // commit groups that wait for an acknowledgement; above 0 means "unknown number"
 	LastEpoch      uint64        `json:"last_epoch"`   // newest epoch row
 	Problems       []string      `json:"problems"`     // settings that break a guarantee
@@ -66,7 +68,10 @@ const (
 // Observation is everything a node tells the leader about itself and about what it sees of the others.
 type Observation struct {
 	Node         NodeID        `json:"node"`
+	Run          string        `json:"run"`      // names this run of hbd
 	Sequence     uint64        `json:"sequence"` // rises with each observation of this run of hbd
+	Held         uint64        `json:"held"`     // as in Answer
+	Whole        uint64        `json:"whole"`    // as in Answer
 	Applied      uint64        `json:"applied"`
 	Epoch        uint64        `json:"epoch"`
 	Standing     Standing      `json:"standing"`
@@ -82,7 +87,8 @@ type Observation struct {
 	VIPHeld      bool          `json:"vip_held"`
 	LeaseLeft    time.Duration `json:"lease_left"`
 	Sights       []Sight       `json:"sights"`
-	Phases       []PhaseTime   `json:"phases"` // how long the steps of its last promotion or restart took
+	Leaving      bool          `json:"leaving"` // hbd is shutting down
+	Phases       []PhaseTime   `json:"phases"`  // how long the steps of its last promotion or restart took
 }
 
 // Health is a node's condition as the leader judges it.

@@ -21,8 +21,10 @@ type Local struct {
 	FailedIndex  uint64 // index of the restart order whose start failed
 	Server       ServerStatus
 	FollowsRight bool // its source is the present primary
+	SourceUp     bool // the present primary says that its mysqld runs
 	Blocked      bool // replication traffic with some node is blocked here
 	Leaving      bool // hbd is shutting down
+	Stopping     bool // hbd has given up the role and stops: it never serves again
 }
 
 // ActionKind is one thing a node does to itself.
@@ -40,6 +42,8 @@ const (
 	ActBarrier    ActionKind = "barrier"     // write the epoch row and wait for its acknowledgement
 	ActOpen       ActionKind = "open"        // writable, gate open, VIP here and announced
 	ActFollow     ActionKind = "follow"      // replicate from the primary
+	ActReconnect  ActionKind = "reconnect"   // make the IO thread connect now instead of at its next try
+	ActNudge      ActionKind = "nudge"       // commit a row, so that waiters whose acknowledgement was lost are released
 	ActReturn     ActionKind = "return"      // once primary: follow, rewind, or quarantine
 	ActUnblock    ActionKind = "unblock"     // let replication traffic pass again
 	ActNone       ActionKind = "none"        // wait; the row says for what
@@ -47,7 +51,7 @@ const (
 
 // ActionKinds lists every action, for the test that each has an executor.
 func ActionKinds() []ActionKind {
-	return []ActionKind{ActCloseGate, ActSelfFence, ActReleaseVIP, ActStart, ActKill, ActStopFollow, ActSourceSync, ActBarrier, ActOpen, ActFollow, ActReturn, ActUnblock, ActNone}
+	return []ActionKind{ActCloseGate, ActSelfFence, ActReleaseVIP, ActStart, ActKill, ActStopFollow, ActSourceSync, ActBarrier, ActOpen, ActFollow, ActReconnect, ActNudge, ActReturn, ActUnblock, ActNone}
 }
 
 // Action is one thing to do, by whose right.
@@ -84,7 +88,7 @@ func (p *place) released() bool {
 
 // mayServe is the right to serve, lease apart: invariant I7's first half.
 func (p *place) mayServe() bool {
-	return p.l.Fresh && p.isPrimary() && !p.released() && p.l.Frozen <= p.s.Epoch && p.l.Quarantine == ""
+	return p.l.Fresh && p.isPrimary() && !p.released() && p.l.Frozen <= p.s.Epoch && p.l.Quarantine == "" && !p.l.Stopping
 }
 
 // handedOver: the unsettled epoch was given by this node's own release, after which it had nothing that the new primary lacks. It may turn round
@@ -99,8 +103,11 @@ func (p *place) restarting() bool { return p.s.Op != nil && p.s.Op.Step == StepR
 
 // mayOpen is invariant I7.
 func (p *place) mayOpen() bool {
-	return p.mayServe() && p.l.LeaseValid && p.l.LeaseEpoch == p.s.Epoch && p.l.BarrierDone && p.serverUp() && !p.l.Server.HasReplication && p.l.Server.SourceSync
+	return p.mayServe() && p.l.LeaseValid && p.l.LeaseEpoch == p.s.Epoch && p.l.BarrierDone && p.serverUp() && !p.l.Server.HasReplication && p.synced()
 }
+
+// synced: a commit waits for acknowledgements, if the log wants any.
+func (p *place) synced() bool { return p.l.Server.SourceSync || p.s.Sync.Acks == 0 }
 
 // startDue: this restart's start has not failed yet.
 func (p *place) startDue() bool {
@@ -142,7 +149,10 @@ var rows = []Row{
 	{"primary.start", "mysqld is down and its start is committed", func(p *place) bool { return p.isPrimary() && p.l.Server.State == ServerDown && p.startDue() }, []ActionKind{ActStart}},
 	{"primary.no-server", "mysqld does not serve: the leader decides on restart or failover", func(p *place) bool { return p.isPrimary() && !p.serverUp() }, []ActionKind{ActNone}},
 	{"primary.drain", "named primary while still a replica: drain, then stop following", func(p *place) bool { return p.isPrimary() && p.l.Server.HasReplication }, []ActionKind{ActStopFollow}},
-	{"primary.sync", "a commit must wait for its acknowledgement", func(p *place) bool { return p.isPrimary() && !p.l.Server.SourceSync }, []ActionKind{ActSourceSync}},
+	{"primary.sync", "a commit must wait for its acknowledgement", func(p *place) bool { return p.isPrimary() && !p.synced() }, []ActionKind{ActSourceSync}},
+	{"primary.nudge", "commits wait although replicas are connected: an acknowledgement may have been lost", func(p *place) bool {
+		return p.isPrimary() && p.l.GateOpen && p.l.Server.CommitsWait
+	}, []ActionKind{ActNudge}},
 	{"primary.unblock", "replicas may connect: the barrier needs their acknowledgement", func(p *place) bool { return p.isPrimary() && p.l.Blocked }, []ActionKind{ActUnblock}},
 	{"primary.no-lease", "waiting for the lease of the present epoch", func(p *place) bool { return p.isPrimary() && !(p.l.LeaseValid && p.l.LeaseEpoch == p.s.Epoch) }, []ActionKind{ActNone}},
 	{"primary.barrier", "nothing of this epoch may be read before its barrier is acknowledged", func(p *place) bool { return p.isPrimary() && !p.l.BarrierDone }, []ActionKind{ActBarrier}},
@@ -157,9 +167,13 @@ var rows = []Row{
 	{"replica.hung", "mysqld hangs on a replica", func(p *place) bool { return p.l.Server.State == ServerHung }, []ActionKind{ActKill, ActStart}},
 	{"replica.unknown", "mysqld has not been looked at yet", func(p *place) bool { return !p.serverUp() }, []ActionKind{ActNone}},
 	{"replica.frozen", "has promised to follow no source of an older epoch", func(p *place) bool { return p.s.Epoch < p.l.Frozen }, []ActionKind{ActNone}},
+	{"replica.reconnect", "the primary's mysqld is back, the IO thread still waits to try again", func(p *place) bool {
+		sv := p.l.Server
+		return p.l.FollowsRight && p.l.SourceUp && sv.IOConnecting && sv.SQLRunning && p.l.Followed >= p.s.Epoch
+	}, []ActionKind{ActReconnect}},
 	{"replica.follow", "does not replicate from the primary with acknowledgements", func(p *place) bool {
 		sv := p.l.Server
-		return !p.l.FollowsRight || !sv.IORunning || !sv.SQLRunning || !sv.ReplicaSync || sv.SourceSync || p.l.Followed < p.s.Epoch
+		return !p.l.FollowsRight || !sv.IORunning || !sv.SQLRunning || (!sv.ReplicaSync && !sv.IOConnecting) || sv.SourceSync || p.l.Followed < p.s.Epoch
 	}, []ActionKind{ActFollow}},
 	{"replica.unblock", "follows the new primary: the old one's traffic may pass again", func(p *place) bool { return p.l.Blocked }, []ActionKind{ActUnblock}},
 	{"replica.following", "follows", func(*place) bool { return true }, []ActionKind{ActNone}},

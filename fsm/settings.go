@@ -27,6 +27,7 @@ type Settings struct {
 	Jiffies    time.Duration `json:"jiffies"`     // rounding of kernel timeouts: two jiffies at HZ=100
 
 	Ping         time.Duration `json:"ping"`           // how often nodes look at each other
+	Election     time.Duration `json:"election"`       // longest Raft election expected after the loss of a leader
 	FailAfter    time.Duration `json:"fail_after"`     // hbd and mysqld of a node both out of reach for so long: failed
 	AgentGrace   time.Duration `json:"agent_grace"`    // only hbd out of reach: looked at again for so long after the lease has run out
 	HungAfter    time.Duration `json:"hung_after"`     // mysqld accepts no statement for so long: hung
@@ -54,7 +55,7 @@ func Profile(name string) (Settings, error) {
 	s := Settings{
 		Profile: "lan", Lease: 1200 * time.Millisecond, Renew: 200 * time.Millisecond, RenewLimit: 600 * time.Millisecond,
 		DriftPPM: 10_000, Guard: 40 * time.Millisecond, Jiffies: 20 * time.Millisecond,
-		Ping: 100 * time.Millisecond, FailAfter: 600 * time.Millisecond, AgentGrace: 300 * time.Millisecond,
+		Ping: 100 * time.Millisecond, Election: 900 * time.Millisecond, FailAfter: 600 * time.Millisecond, AgentGrace: 300 * time.Millisecond,
 		HungAfter: 3 * time.Second, ReportMaxAge: 1500 * time.Millisecond,
 		OnServiceDown: OnServiceDownRestart, RestartAttempts: 3, RestartWindow: 10 * time.Minute, RestartTimeout: 60 * time.Second,
 		OrderTimeout: 3 * time.Second, ReleaseTimeout: 3 * time.Second, PrepareTimeout: 10 * time.Second,
@@ -65,7 +66,8 @@ func Profile(name string) (Settings, error) {
 		return s, nil
 	case "fast":
 		s.Profile = "fast"
-		s.Lease, s.Renew, s.RenewLimit = 600*time.Millisecond, 100*time.Millisecond, 300*time.Millisecond
+		s.Lease, s.Renew, s.RenewLimit = 800*time.Millisecond, 100*time.Millisecond, 300*time.Millisecond
+		s.Election = 560 * time.Millisecond
 		s.Guard = 30 * time.Millisecond
 		s.Ping, s.FailAfter, s.AgentGrace = 50*time.Millisecond, 300*time.Millisecond, 200*time.Millisecond
 		s.HungAfter, s.ReportMaxAge = 1500*time.Millisecond, 800*time.Millisecond
@@ -92,6 +94,8 @@ func (s Settings) Validate() error {
 	need(s.Jiffies >= 20*time.Millisecond, "jiffies must be at least 20ms (two at HZ=100), is %v", s.Jiffies)
 	need(overhead < s.Lease, "one missed renewal would close the gate: guard %v + jiffies %v + renew %v + renew_limit %v = %v, lease is %v",
 		s.Guard, s.Jiffies, s.Renew, s.RenewLimit, overhead, s.Lease)
+	need(s.Election+s.Renew+s.Guard+s.Jiffies < s.Lease, "losing the Raft leader would close a healthy primary's gate: election %v + renew %v + guard %v + jiffies %v = %v, lease is %v",
+		s.Election, s.Renew, s.Guard, s.Jiffies, s.Election+s.Renew+s.Guard+s.Jiffies, s.Lease)
 	need(s.Ping > 0 && 3*s.Ping <= s.FailAfter, "fail_after %v must hold three pings of %v", s.FailAfter, s.Ping)
 	need(s.ReportMaxAge >= 2*s.Ping+s.FailAfter, "report_max_age %v must be at least two pings and fail_after: 2 x %v + %v = %v", s.ReportMaxAge, s.Ping, s.FailAfter, 2*s.Ping+s.FailAfter)
 	need(s.HungAfter > s.FailAfter, "hung_after %v must be longer than fail_after %v", s.HungAfter, s.FailAfter)

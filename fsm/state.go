@@ -88,11 +88,12 @@ const (
 
 // EpochRecord is what the log keeps of an epoch for ever: a returning node judges by it whether its tail may be rewound.
 type EpochRecord struct {
-	Epoch   uint64 `json:"epoch"`
-	Primary NodeID `json:"primary"`
-	Won     Won    `json:"won"`
-	Lossy   bool   `json:"lossy"`   // won by accepting the loss of acknowledged writes
-	Settled bool   `json:"settled"` // its barrier was acknowledged
+	Epoch   uint64    `json:"epoch"`
+	Primary NodeID    `json:"primary"`
+	Won     Won       `json:"won"`
+	Lossy   bool      `json:"lossy"`   // won by accepting the loss of acknowledged writes
+	Settled bool      `json:"settled"` // its barrier was acknowledged
+	Since   time.Time `json:"since"`   // proposer's wall clock, for people only
 }
 
 // Base is the newest settled grant, kept beside an unsettled one: until the barrier of the new epoch is known to be acknowledged,

@@ -115,3 +115,28 @@ func (s *Server) ensureApplier(ctx context.Context, st Status) (running bool, er
 	}
 	return true, nil
 }
+
+// Reconnect makes a receiver that waits for its next try connect now. The applier
+// runs throughout, so nothing is forgotten. A receiver that is connected is left
+// alone.
+func (s *Server) Reconnect(ctx context.Context, sever func() error) error {
+	unlock, err := s.lockReplication(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	st, err := s.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if st.IORunning != ThreadConnecting {
+		return nil
+	}
+	if running, err := s.ensureApplier(ctx, st); err != nil || !running {
+		return err
+	}
+	if err := s.stopReceiver(ctx, sever); err != nil {
+		return fmt.Errorf("reconnecting: %w", err)
+	}
+	return execute(ctx, s.db, s.dialect.words().startReceiver)
+}

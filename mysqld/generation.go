@@ -61,6 +61,9 @@ type bootTracker struct {
 	problems    []string
 	interfered  bool
 	seenAnybody bool
+	// since is when the tracker began to look. A server that is older may have
+	// been changed by whoever looked after it before.
+	since time.Time
 }
 
 // observe fills in the start and the incarnation of a status just read, and
@@ -69,11 +72,14 @@ func (b *bootTracker) observe(st *Status, p process, uptime time.Duration, now t
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	started := now.Add(-uptime)
+	if b.since.IsZero() {
+		b.since = now
+	}
 	moved := started.Sub(b.startedAt).Abs() > uptimeJitter
 	if !b.seenAnybody || p != b.process || (p == process{} && moved) {
 		b.process, b.startedAt, b.seenAnybody = p, started.Truncate(time.Second), true
 		b.problems = nil
-		if uptime < bootWindow && !b.interfered {
+		if uptime < bootWindow && !b.interfered && started.After(b.since) {
 			b.problems = bootProblems(st)
 		}
 	}

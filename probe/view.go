@@ -36,7 +36,7 @@ func (v *view) fill(r reading) {
 		State: fsm.ServerUp, Version: st.Version, Started: st.Incarnation, ReadOnly: st.ReadOnly,
 		Executed: st.Executed, Received: st.Received,
 		HasReplication: st.HasReplication, SourceHost: st.SourceHost, SourcePort: st.SourcePort,
-		IORunning: st.IORunning == mysqld.ThreadYes, SQLRunning: st.SQLRunning, ReplError: replicationError(st), Lag: st.LagSeconds,
+		IORunning: st.IORunning != mysqld.ThreadNo, IOConnecting: st.IORunning == mysqld.ThreadConnecting, SQLRunning: st.SQLRunning, ReplError: replicationError(st), Lag: st.LagSeconds,
 		SourceSync: st.SourceSemiSyncEnabled, ReplicaSync: st.ReplicaSemiSyncActive, Waiting: st.WaitSessions,
 		LastEpoch: epoch, Problems: st.Problems,
 	}
@@ -56,17 +56,17 @@ func replicationError(st mysqld.Status) string {
 
 // decisive is what of a view is decided by: a change of it is signalled.
 type decisive struct {
-	state                                  fsm.ServerState
-	fault, started, generation, sourceHost string
-	sourcePort                             uint16
-	replica, receives, applies, readOnly   bool
-	sourceSync, replicaSync                bool
+	state                                            fsm.ServerState
+	fault, started, generation, sourceHost           string
+	sourcePort                                       uint16
+	replica, receives, connecting, applies, readOnly bool
+	sourceSync, replicaSync                          bool
 }
 
 func (v *view) decisive() decisive {
 	st := v.status
 	return decisive{st.State, st.Fault, st.Started, v.generation, st.SourceHost, st.SourcePort,
-		st.HasReplication, st.IORunning, st.SQLRunning, st.ReadOnly, st.SourceSync, st.ReplicaSync}
+		st.HasReplication, st.IORunning, st.IOConnecting, st.SQLRunning, st.ReadOnly, st.SourceSync, st.ReplicaSync}
 }
 
 // publish changes what is known, and tells about it if it matters. The caller holds mu.
@@ -74,7 +74,7 @@ func (p *Prober) publish(change func(*view), fault string) {
 	v := &p.view
 	before := v.decisive()
 	change(v)
-	v.status.Fault = fault
+	v.status.Fault, v.status.CommitsWait = fault, fault == FaultCommitsWait
 	after := v.decisive()
 	if after == before {
 		return

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
@@ -25,6 +26,9 @@ type noopResult struct {
 // adapter is the raft.FSM around ours.
 type adapter struct {
 	fsm FSM
+	// applied is the newest entry whose effect is in the FSM. The library's own counter runs ahead of it: it
+	// is set when entries are handed over.
+	applied atomic.Uint64
 	// stuck is told when an entry cannot be read. Skipping it would let this node's state drift from
 	// everybody else's.
 	stuck func(reason string)
@@ -37,6 +41,7 @@ var errUnknownEntry = errors.New("raft entry of unknown kind")
 
 // Apply hands a committed command to the FSM and answers no-ops itself.
 func (a *adapter) Apply(l *raft.Log) any {
+	defer a.applied.Store(l.Index)
 	if len(l.Data) == 0 {
 		a.stuck(fmt.Sprintf("raft entry %d is empty", l.Index))
 		return errUnknownEntry

@@ -17,6 +17,7 @@ type Node struct {
 	id        ServerID
 	log       *slog.Logger
 	raft      *raft.Raft
+	adapter   *adapter
 	store     *store
 	stream    *stream
 	transport *transport
@@ -80,7 +81,7 @@ func (n *Node) start(logger *bridge) error {
 	if err != nil {
 		return fmt.Errorf("starting raft: %w", err)
 	}
-	n.raft = r
+	n.raft, n.adapter = r, fsm
 	n.wg.Go(func() { n.drain(notify) })
 	n.wg.Go(func() { n.leaders.dispatch(n.ctx) })
 	n.wg.Go(n.watch)
@@ -164,7 +165,7 @@ type Stats struct {
 func (n *Node) Stats() Stats {
 	s := Stats{
 		State: n.raft.State().String(), Term: n.raft.CurrentTerm(),
-		LastIndex: n.raft.LastIndex(), Committed: n.raft.CommitIndex(), Applied: n.raft.AppliedIndex(),
+		LastIndex: n.raft.LastIndex(), Committed: n.raft.CommitIndex(), Applied: n.adapter.applied.Load(),
 		SinceLeader: -1, Rounds: n.rounds.succeeded(),
 	}
 	if last := n.raft.LastContact(); !last.IsZero() {
