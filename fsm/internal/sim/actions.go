@@ -1,0 +1,238 @@
+package sim
+
+import (
+	"slices"
+
+	"github.com/highbase/highbase/fsm"
+	"github.com/highbase/highbase/fsm/gtid"
+)
+
+// effect carries out one action.
+func (n *node) effect(a fsm.Action) {
+	v := &n.sv
+	switch a.Kind {
+	case fsm.ActCloseGate:
+		n.closeGate()
+	case fsm.ActSelfFence:
+		n.selfFence()
+	case fsm.ActReleaseVIP:
+		n.vipHeld, n.announced = false, false
+	case fsm.ActKill:
+		v.crash()
+	case fsm.ActStart:
+		n.startServer(a)
+	case fsm.ActStopFollow:
+		n.stopFollow()
+	case fsm.ActSourceSync:
+		v.sourceSync = v.up()
+	case fsm.ActBarrier:
+		n.barrier(a)
+	case fsm.ActOpen:
+		n.open(a)
+	case fsm.ActFollow:
+		n.follow(a)
+	case fsm.ActReturn:
+		n.comeBack(a)
+	case fsm.ActUnblock:
+		clear(v.blocked)
+	case fsm.ActNone:
+	}
+}
+
+// selfFence: read-only is enough when no commit waits; else only SIGKILL keeps the waiters from being told success.
+func (n *node) selfFence() {
+	if n.sv.waiting() > 0 || n.sv.state == fsm.ServerHung {
+		n.w.say(n, "self-fence: mysqld killed with %d waiting", n.sv.waiting())
+		n.sv.crash()
+		return
+	}
+	n.sv.readOnly = true
+}
+
+func (n *node) startServer(a fsm.Action) {
+	switch {
+	case n.sv.state != fsm.ServerDown:
+	case n.sv.broken:
+		n.failedIndex = a.Index
+	default:
+		n.sv.start()
+		n.w.say(n, "mysqld started, run %d", n.sv.run)
+	}
+}
+
+// holds tells whether the node has what the log says the primary must hold before it serves.
+func (n *node) holds() bool {
+	op := n.state().Op
+	return op == nil || op.Step != fsm.StepPromoted || n.contains(op.Position)
+}
+
+func (n *node) contains(position string) bool {
+	return holds(n.sv.position(len(n.sv.log)), position)
+}
+
+// holds tells whether one position holds another.
+func holds(has, wants string) bool {
+	a, err := gtid.Parse(gtid.MariaDB, has)
+	if err != nil {
+		return false
+	}
+	b, err := gtid.Parse(gtid.MariaDB, wants)
+	return err == nil && a.Contains(b)
+}
+
+func (n *node) stopIO() {
+	n.sv.io = false
+	n.sv.ioRun++
+}
+
+// stopFollow drains what was received; without all that it must hold, the node stays a replica.
+func (n *node) stopFollow() {
+	v := &n.sv
+	if !v.up() {
+		return
+	}
+	n.stopIO()
+	if v.waiting() > 0 {
+		return
+	}
+	if !n.holds() {
+		n.reportOnce("named primary without %s: has %s", n.state().Op.Position, v.position(len(v.log)))
+		return
+	}
+	v.hasReplication, v.source, v.replicaSync = false, nil, false
+}
+
+func (n *node) reportOnce(format string, args ...any) {
+	if n.lastReported != format {
+		n.lastReported = format
+		n.w.say(n, format, args...)
+	}
+}
+
+// barrier writes down that this node may hold the epoch, then the epoch's first transaction. A barrier that is under way is only waited for.
+func (n *node) barrier(a fsm.Action) {
+	v := &n.sv
+	if !v.up() || !v.sourceSync || v.hasReplication || !n.holds() || n.state().Epoch != a.Epoch || n.state().Primary != n.id {
+		return
+	}
+	if v.barrierEpoch == a.Epoch && v.barrierRun == v.run {
+		return
+	}
+	n.held = max(n.held, a.Epoch)
+	v.write(a.Epoch)
+	v.barrierAt, v.barrierEpoch, v.barrierRun = len(v.log), a.Epoch, v.run
+	n.w.say(n, "barrier of epoch %d written at %d", a.Epoch, len(v.log))
+}
+
+func (n *node) open(a fsm.Action) {
+	v := &n.sv
+	right := func() bool {
+		s := n.state()
+		return v.up() && !v.hasReplication && v.sourceSync && n.leaseValid() && n.leaseEpoch == s.Epoch && s.Primary == n.id && n.allowed(a)
+	}
+	if !right() || !n.barrierDone(a.Epoch) {
+		return
+	}
+	n.setGate(right, func() {
+		if v.readOnly || !n.vipHeld {
+			n.w.say(n, "serves epoch %d", a.Epoch)
+		}
+		n.held = max(n.held, a.Epoch)
+		v.readOnly, n.vipHeld, n.announced, n.otherClaims, n.servedIndex = false, true, true, false, a.Index
+		for _, o := range n.w.nodes {
+			if o != n && n.w.reaches(n, o) {
+				o.otherClaims = true
+			}
+		}
+	})
+}
+
+// follow drains, compares, and replicates from the primary. Nothing received is ever dropped on the way.
+func (n *node) follow(a fsm.Action) {
+	v, target := &n.sv, n.w.node(a.Target)
+	if !v.up() || target == nil || target == n {
+		return
+	}
+	n.selfFenceBeforeFollow()
+	if v.hasReplication && v.source != target {
+		n.stopIO()
+	}
+	if v.hasReplication && v.waiting() > 0 || !target.sv.up() || !n.w.linked(n, target) {
+		return
+	}
+	if common(v.log, target.sv.log) < len(v.log) {
+		n.mayRebuild(target, a)
+		return
+	}
+	n.attach(target)
+	n.followed = max(n.followed, a.Epoch)
+}
+
+// selfFenceBeforeFollow keeps a former source from taking writes while it is being turned round.
+func (n *node) selfFenceBeforeFollow() {
+	n.closeGate()
+	n.sv.readOnly = true
+}
+
+func (n *node) attach(target *node) {
+	v := &n.sv
+	if v.source != target || !v.hasReplication {
+		n.w.say(n, "follows %s from %d", target.id, len(v.log))
+	}
+	delete(v.blocked, target)
+	v.hasReplication, v.source, v.io, v.replicaSync, v.sourceSync, v.readOnly = true, target, true, true, false, true
+	v.ioRun++
+}
+
+// mayRebuild copies the settled primary's data onto a node whose history is another.
+func (n *node) mayRebuild(target *node, a fsm.Action) {
+	s := n.state()
+	if s.Settled() != s.Epoch || s.Primary != target.id {
+		n.reportOnce("history is not that of %s, which is not settled", target.id)
+		return
+	}
+	v := &n.sv
+	n.w.say(n, "rebuilt from %s: had %d, of which %d in common", target.id, len(v.log), common(v.log, target.sv.log))
+	n.w.res.Rebuilds++
+	v.crash()
+	v.log = slices.Clone(target.sv.log[:target.sv.done])
+	v.start()
+	n.attach(target)
+	n.followed = max(n.followed, a.Epoch)
+}
+
+// comeBack turns a former primary round: as it is when it has nothing of its own, else by cutting what nobody was told of.
+func (n *node) comeBack(a fsm.Action) {
+	v, target := &n.sv, n.w.node(a.Target)
+	if target == nil || target == n || !target.sv.up() || !n.w.linked(n, target) || v.broken {
+		return
+	}
+	settled := n.state().Settled() > n.held
+	same := common(v.log, target.sv.log)
+	switch {
+	case same == len(v.log):
+		if v.state != fsm.ServerUp {
+			v.crash()
+			v.start()
+		}
+	case !settled:
+		return // every byte is kept: the new primary may never have existed
+	case v.done > same:
+		n.mayRebuild(target, a)
+		return
+	default:
+		n.w.say(n, "rewinds from %d to %d", len(v.log), same)
+		n.w.res.Rewinds++
+		v.crash()
+		v.log = slices.Clip(v.log[:same])
+		v.start()
+	}
+	if !v.hasReplication || v.source != target || !v.io {
+		v.done = len(v.log)
+		n.attach(target)
+	}
+	// Before the new epoch is settled this node's own right must not be forgotten: it follows, and still is what it was.
+	if settled {
+		n.followed = max(n.followed, a.Epoch)
+	}
+}

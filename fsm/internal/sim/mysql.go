@@ -1,0 +1,174 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/highbase/highbase/fsm"
+)
+
+// tx is one transaction. A log that holds it holds all before it: identity is history.
+type tx struct {
+	server  int
+	barrier uint64 // epoch whose barrier it is, 0 for a client's write
+}
+
+// server models one mysqld with its data. The log is the binlog, or on a replica what was applied and the relay log behind it; the engine has
+// committed the first `done` of it. On a source the rest waits for an acknowledgement, on a replica it waits to be applied.
+type server struct {
+	n              *node
+	state          fsm.ServerState
+	run            int // which start of mysqld
+	gen            int // receive generation: rises when received transactions were dropped
+	log            []*tx
+	done           int
+	readOnly       bool
+	sourceSync     bool
+	replicaSync    bool
+	hasReplication bool
+	source         *node
+	io             bool
+	ioRun          int // which connection
+	stalled        bool
+	broken         bool // its start fails
+	blocked        map[*node]bool
+	barrierAt      int // length of the log with the barrier
+	barrierEpoch   uint64
+	barrierRun     int
+}
+
+func (v *server) up() bool { return v.state == fsm.ServerUp && v.n.hostUp }
+
+func (v *server) waiting() int { return len(v.log) - v.done }
+
+// crash is SIGKILL. Binlog and engine are on disk; what a replica had received and not applied is forgotten.
+func (v *server) crash() {
+	if v.state == fsm.ServerDown {
+		return
+	}
+	v.state, v.io, v.sourceSync, v.replicaSync, v.readOnly = fsm.ServerDown, false, false, false, true
+	v.ioRun++
+	if v.hasReplication {
+		v.log = slices.Clip(v.log[:v.done])
+	}
+}
+
+// start runs mysqld as it is: recovery commits whatever stands in the binlog. It boots read-only, with replication and semi-sync off.
+func (v *server) start() {
+	v.state, v.readOnly, v.stalled = fsm.ServerUp, true, false
+	v.run++
+	v.done = len(v.log)
+}
+
+// forget is what a careless restart of both replication threads does to a relay log.
+func (v *server) forget() {
+	if v.hasReplication && v.up() {
+		v.log = slices.Clip(v.log[:v.done])
+		v.gen++
+		v.ioRun++
+	}
+}
+
+func (v *server) incarnation() string {
+	if v.n.w.cfg.Controls.CountAnyIncarnation {
+		return string(v.n.id)
+	}
+	return fmt.Sprintf("%s.%d.%d", v.n.id, v.run, v.gen)
+}
+
+// position is the text form of the first n transactions.
+func (v *server) position(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("0-%d-%d", v.log[n-1].server, n)
+}
+
+func (v *server) lastEpoch() uint64 {
+	for i := len(v.log) - 1; i >= 0; i-- {
+		if v.log[i].barrier > 0 {
+			return v.log[i].barrier
+		}
+	}
+	return 0
+}
+
+func (v *server) write(barrier uint64) {
+	v.log = append(v.log, &tx{server: v.n.idx + 1, barrier: barrier})
+	if !v.sourceSync {
+		v.acknowledged(len(v.log))
+	}
+}
+
+// acknowledged: the first n transactions are committed in the engine and their clients hear of it.
+func (v *server) acknowledged(n int) {
+	if v.up() && !v.hasReplication && n > v.done && n <= len(v.log) {
+		v.done = n
+		v.n.w.require(v, "acknowledged")
+	}
+}
+
+// common is how much two logs have in common.
+func common(a, b []*tx) int {
+	n := min(len(a), len(b))
+	for n > 0 && a[n-1] != b[n-1] {
+		n--
+	}
+	return n
+}
+
+// replicate is one look of the IO thread: whatever the source has comes over, an acknowledgement goes back.
+func (v *server) replicate() {
+	src := v.source
+	if !v.up() || !v.io || src == nil || !v.connected(src) {
+		return
+	}
+	sent, run, ioRun := src.sv.log[:len(src.sv.log):len(src.sv.log)], src.sv.run, v.ioRun
+	v.n.w.after(v.n.w.delayOnWire(), func() {
+		if !v.up() || v.ioRun != ioRun || !v.connected(src) || src.sv.run != run {
+			return
+		}
+		had := len(v.log)
+		if common(v.log, sent) < min(had, len(sent)) {
+			v.io = false
+			v.n.w.say(v.n, "replication stops: its history is not that of %s", src.id)
+			return
+		}
+		if len(sent) <= had && !v.n.w.chance(0.05) {
+			return
+		}
+		if len(sent) > had {
+			v.log = append(slices.Clip(v.log), sent[had:]...)
+		}
+		if v.replicaSync {
+			received := min(len(v.log), len(sent))
+			v.n.w.after(v.n.w.delayOnWire(), func() {
+				if src.sv.up() && src.sv.run == run && v.connected(src) {
+					src.sv.acknowledged(received)
+				}
+			})
+		}
+	})
+}
+
+// connected tells whether replication traffic passes between two servers.
+func (v *server) connected(src *node) bool {
+	return src.sv.up() && v.n.w.linked(v.n, src) && !v.blocked[src] && !src.sv.blocked[v.n]
+}
+
+func (v *server) applyRelay() {
+	if v.up() && v.hasReplication && !v.stalled && v.done < len(v.log) {
+		v.done = min(len(v.log), v.done+1+v.n.w.rng.IntN(5))
+	}
+}
+
+// client writes and reads at the address: only through an open gate.
+func (v *server) client() {
+	if !v.n.gateLive() || !v.up() {
+		return
+	}
+	v.n.w.require(v, "read")
+	if !v.readOnly && v.waiting() < 20 {
+		v.write(0)
+	}
+}
