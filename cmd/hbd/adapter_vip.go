@@ -141,6 +141,7 @@ func (a *addresser) event(e vip.Event) {
 		level = slog.LevelDebug
 	case vip.LinkUp, vip.Repaired:
 		level = slog.LevelInfo
+	case vip.AddressMissing, vip.LinkDown, vip.ForeignClaim, vip.GateLost, vip.ProtectionWeaker:
 	}
 	attrs := []any{"event", e.Kind.String(), "interface", e.Interface, "detail", e.Detail}
 	if e.Address.IsValid() {

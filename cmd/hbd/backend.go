@@ -184,8 +184,7 @@ func operations(ended map[cluster.Ending]uint64) map[httpd.OperationKey]uint64 {
 	out := map[httpd.OperationKey]uint64{}
 	for e, n := range ended {
 		result := httpd.ResultDone
-		switch e.Outcome {
-		case fsm.OutcomeRolledBack, fsm.OutcomeSuperseded:
+		if e.Outcome != fsm.OutcomeDone {
 			result = httpd.ResultRolledBack
 		}
 		out[httpd.OperationKey{Kind: string(e.Kind), Result: result}] += n

@@ -207,13 +207,11 @@ func TestHangingFenceHookEndsWithItsChildren(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- h.Fence(ctx, "db1") }()
 	child := 0
-	for deadline := time.Now().Add(patience); child == 0 && time.Now().Before(deadline); {
+	await(t, "the hook's child", func() bool {
 		raw, err := os.ReadFile(filepath.Join(dir, "child"))
-		if n, _ := fmt.Sscan(string(raw), &child); err == nil && n == 1 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+		n, scanErr := fmt.Sscan(string(raw), &child)
+		return err == nil && n == 1 && scanErr == nil
+	})
 	cancel()
 	select {
 	case err := <-ended:
@@ -223,13 +221,23 @@ func TestHangingFenceHookEndsWithItsChildren(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("the hook outlives its caller")
 	}
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	await(t, "the end of the hook's child", func() bool {
 		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child))
-		if err != nil || strings.Contains(string(raw), ") Z ") {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the hook's child lives on: %s", raw)
+		return err != nil || strings.Contains(string(raw), ") Z ")
+	})
+}
+
+// await looks again and again until something is so.
+func await(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	tick, deadline := time.NewTicker(time.Millisecond), time.NewTimer(patience)
+	defer tick.Stop()
+	defer deadline.Stop()
+	for !so() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("waiting for %s", what)
 		}
 	}
 }

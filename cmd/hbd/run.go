@@ -119,11 +119,12 @@ func (d *daemon) clusterConfig() cluster.Config {
 
 // listen opens the two HTTP ports, on this node's address and, for tools on this host, on loopback if it is free there.
 func (d *daemon) listen() error {
+	var lc net.ListenConfig
 	for _, one := range []struct {
 		port   uint16
 		health bool
 	}{{d.cfg.Ports.API, false}, {d.cfg.Ports.Metrics, true}} {
-		ln, err := net.Listen("tcp", hostPort(d.cfg.Address, one.port))
+		ln, err := lc.Listen(context.Background(), "tcp", hostPort(d.cfg.Address, one.port))
 		if err != nil {
 			return err
 		}
@@ -131,7 +132,7 @@ func (d *daemon) listen() error {
 		if netip.MustParseAddr(d.cfg.Address).IsLoopback() {
 			continue
 		}
-		ln, err = net.Listen("tcp", hostPort("127.0.0.1", one.port))
+		ln, err = lc.Listen(context.Background(), "tcp", hostPort("127.0.0.1", one.port))
 		if err != nil {
 			d.log.Info("not listening on loopback", "error", err)
 			continue
