@@ -35,6 +35,12 @@ func (n *node) effect(a fsm.Action) {
 		n.comeBack(a)
 	case fsm.ActUnblock:
 		clear(v.blocked)
+	case fsm.ActNudge:
+		if v.up() && !v.hasReplication && v.sourceSync {
+			n.waitsSince = n.clock()
+			v.write(0)
+		}
+	case fsm.ActReconnect: // the model's IO thread does not wait before it tries again
 	case fsm.ActNone:
 	}
 }
@@ -164,8 +170,8 @@ func (n *node) follow(a fsm.Action) {
 		n.mayRebuild(target, a)
 		return
 	}
+	n.follows(a.Epoch)
 	n.attach(target)
-	n.followed = max(n.followed, a.Epoch)
 }
 
 // selfFenceBeforeFollow keeps a former source from taking writes while it is being turned round.
@@ -197,8 +203,8 @@ func (n *node) mayRebuild(target *node, a fsm.Action) {
 	v.crash()
 	v.log = slices.Clone(target.sv.log[:target.sv.done])
 	v.start()
-	n.attach(target)
 	n.followed = max(n.followed, a.Epoch)
+	n.attach(target)
 }
 
 // comeBack turns a former primary round: as it is when it has nothing of its own, else by cutting what nobody was told of.
@@ -227,12 +233,7 @@ func (n *node) comeBack(a fsm.Action) {
 		v.log = slices.Clip(v.log[:same])
 		v.start()
 	}
-	if !v.hasReplication || v.source != target || !v.io {
-		v.done = len(v.log)
-		n.attach(target)
-	}
-	// Before the new epoch is settled this node's own right must not be forgotten: it follows, and still is what it was.
-	if settled {
-		n.followed = max(n.followed, a.Epoch)
-	}
+	v.done = len(v.log)
+	n.follows(a.Epoch)
+	n.attach(target)
 }

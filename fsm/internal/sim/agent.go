@@ -24,6 +24,8 @@ type node struct {
 	// What hbd keeps on disk.
 	held, followed, frozen, releasedOp uint64
 	acceptedEpoch, acceptedIndex       uint64
+	wholeEpoch                         uint64 // epoch that was first followed ...
+	wholeID                            string // ... by this incarnation
 	term, applied                      int
 
 	// What it keeps in memory.
@@ -40,7 +42,9 @@ type node struct {
 	busy         bool
 	sights       map[*node]*sight
 	hungSince    time.Duration
-	handling     int // counts accepted orders: a newer one ends the work for an older one
+	waitsSince   time.Duration // how long commits have waited without progress, on its clock
+	waitsAt      int           // with so much acknowledged
+	handling     int           // counts accepted orders: a newer one ends the work for an older one
 	lastReported string
 
 	// What the kernel keeps.
@@ -149,6 +153,7 @@ func (n *node) observe() fsm.Observation {
 	lag := 0.0
 	o.Server, o.Incarnation, o.Standing = l.Server, n.sv.incarnation(), fsm.StandingCatching
 	o.Server.Lag, o.Server.Received = &lag, n.sv.position(len(n.sv.log))
+	o.Held, o.Whole = n.own(), n.whole()
 	o.ServedIndex, o.FailedIndex, o.GateOpen, o.VIPHeld = n.servedIndex, n.failedIndex, l.GateOpen, l.VIPHeld
 	if l.FollowsRight && l.Server.IORunning && l.Server.ReplicaSync {
 		o.Standing = fsm.StandingReplica
@@ -169,9 +174,45 @@ func (n *node) local() fsm.Local {
 		LeaseValid: n.leaseValid(), GateOpen: n.gateLive(), VIPHeld: n.vipHeld, OtherClaims: n.otherClaims, Announced: n.announced, ServedIndex: n.servedIndex,
 		FailedIndex: n.failedIndex, Blocked: len(v.blocked) > 0, FollowsRight: v.hasReplication && v.source != nil && v.source.id == s.Primary}
 	l.BarrierDone = n.barrierDone(s.Epoch)
+	if p := n.w.node(s.Primary); p != nil {
+		l.SourceUp = p.sv.up() && n.w.linked(n, p)
+	}
 	l.Server = fsm.ServerStatus{State: n.serverState(), ReadOnly: v.readOnly, HasReplication: v.hasReplication, IORunning: v.io, SQLRunning: v.hasReplication,
-		ReplicaSync: v.replicaSync, SourceSync: v.sourceSync, Waiting: v.waiting()}
+		ReplicaSync: v.replicaSync, SourceSync: v.sourceSync, Waiting: v.waiting(), CommitsWait: n.commitsWait()}
+	l.Server.IOConnecting = v.io && v.source != nil && !v.connected(v.source)
 	return l
+}
+
+// own is the epoch whose primary this node was, while its data is still its own.
+func (n *node) own() uint64 {
+	if n.held > n.followed {
+		return n.held
+	}
+	return 0
+}
+
+// whole is the epoch since whose beginning this incarnation has forgotten nothing.
+func (n *node) whole() uint64 {
+	if n.wholeID == n.sv.incarnation() {
+		return n.wholeEpoch
+	}
+	return 0
+}
+
+// follows promises that this epoch's primary is followed, before anything of it is received.
+func (n *node) follows(epoch uint64) {
+	if n.followed < epoch {
+		n.followed, n.wholeEpoch, n.wholeID = epoch, epoch, n.sv.incarnation()
+	}
+}
+
+// commitsWait tells whether commits have waited for an acknowledgement for a while, and none has come through.
+func (n *node) commitsWait() bool {
+	v := &n.sv
+	if !v.up() || v.hasReplication || v.waiting() == 0 || v.done != n.waitsAt {
+		n.waitsSince, n.waitsAt = n.clock(), v.done
+	}
+	return n.clock()-n.waitsSince > 500*ms
 }
 
 func (n *node) barrierDone(epoch uint64) bool {

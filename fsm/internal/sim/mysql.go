@@ -134,12 +134,10 @@ func (v *server) replicate() {
 			v.n.w.say(v.n, "replication stops: its history is not that of %s", src.id)
 			return
 		}
-		if len(sent) <= had && !v.n.w.chance(0.05) {
+		if len(sent) <= had {
 			return
 		}
-		if len(sent) > had {
-			v.log = append(slices.Clip(v.log), sent[had:]...)
-		}
+		v.log = append(slices.Clip(v.log), sent[had:]...)
 		if v.replicaSync {
 			received := min(len(v.log), len(sent))
 			v.n.w.after(v.n.w.delayOnWire(), func() {

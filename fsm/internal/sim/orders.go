@@ -74,12 +74,10 @@ func (n *node) freeze(o fsm.Order, answer func(reply)) {
 			n.stopIO()
 		}
 		n.poll(o, 300, func() bool { return !o.Drained || !v.up() || !v.hasReplication || v.waiting() == 0 }, func() {
-			a := fsm.Answer{Node: n.id, Epoch: o.Epoch, Incarnation: v.incarnation(), Received: v.position(len(v.log)), LastEpoch: v.lastEpoch()}
-			if n.held > n.followed {
-				a.Held = n.held
-			}
+			a := fsm.Answer{Node: n.id, Epoch: o.Epoch, Incarnation: v.incarnation(), Received: v.position(len(v.log)), LastEpoch: v.lastEpoch(),
+				Held: n.own(), Whole: n.whole()}
 			if !v.up() {
-				a.Incarnation, a.Received, a.LastEpoch = "", "", 0
+				a.Incarnation, a.Received, a.LastEpoch, a.Whole = "", "", 0, 0
 				if a.Held == 0 {
 					return
 				}
