@@ -85,9 +85,12 @@ func (p *peers) watch(ctx context.Context, pe *peer) {
 		case <-timer.C:
 		}
 		set := p.n.settings()
+		begin := now()
+		var direct sync.WaitGroup
+		direct.Go(func() { p.tryServer(ctx, pe, set) })
 		p.ping(ctx, pe, set)
-		p.tryServer(ctx, pe, set)
-		timer.Reset(set.Ping)
+		direct.Wait()
+		timer.Reset(max(set.Ping-(now()-begin), set.Ping/10))
 	}
 }
 
@@ -130,7 +133,7 @@ func (p *peers) tryServer(ctx context.Context, pe *peer, set fsm.Settings) {
 	if !due || pe.member.Role == fsm.RoleWitness || p.n.cfg.Prober == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, max(set.FailAfter/3, set.Ping))
+	ctx, cancel := context.WithTimeout(ctx, max(set.FailAfter/4, set.Ping))
 	defer cancel()
 	err := p.n.cfg.Prober.Reach(ctx, pe.member.Address, pe.member.MySQLPort)
 	p.mu.Lock()
