@@ -136,6 +136,9 @@ func (n *Node) stopFollowing(ctx context.Context, st fsm.State) error {
 	if err := db.StopReplication(ctx); err != nil {
 		return fmt.Errorf("stopping replication: %w", err)
 	}
+	if err := db.SourceSync(ctx, st.Sync.Acks); err != nil {
+		return fmt.Errorf("making commits wait for acknowledgements: %w", err)
+	}
 	return n.unblockAll()
 }
 

@@ -100,6 +100,10 @@ func (n *Node) contained(ctx context.Context, a fsm.Action) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	// What the primary was promoted to hold it holds: that needs no question.
+	if st := n.store.State(); st.Epoch == a.Epoch && st.Op != nil && st.Op.To == a.Target && st.Op.Position != "" && holds(st.Server, st.Op.Position, pos) {
+		return true, nil
+	}
 	reply, err := n.askPosition(ctx, a.Target, pos)
 	if err != nil {
 		return false, fmt.Errorf("asking %s for its position: %w", a.Target, err)

@@ -30,7 +30,8 @@ type ServerStatus struct {
 	SourceHost     string        `json:"source_host"`
 	SourcePort     uint16        `json:"source_port"`
 	IORunning      bool          `json:"io_running"`    // runs, connected or not
-	IOConnecting   bool          `json:"io_connecting"` // runs and is not connected: it tries again about once a second
+	IOConnecting   bool          `json:"io_connecting"` // runs and is not connected
+	IOStalled      bool          `json:"io_stalled"`    // has not connected for longer than connecting takes: it tries about once a second
 	SQLRunning     bool          `json:"sql_running"`
 	ReplError      string        `json:"repl_error"`
 	Lag            *float64      `json:"lag"`          // seconds, nil when unknown

@@ -169,7 +169,7 @@ var rows = []Row{
 	{"replica.frozen", "has promised to follow no source of an older epoch", func(p *place) bool { return p.s.Epoch < p.l.Frozen }, []ActionKind{ActNone}},
 	{"replica.reconnect", "the primary's mysqld is back, the IO thread still waits to try again", func(p *place) bool {
 		sv := p.l.Server
-		return p.l.FollowsRight && p.l.SourceUp && sv.IOConnecting && sv.SQLRunning && p.l.Followed >= p.s.Epoch
+		return p.l.FollowsRight && p.l.SourceUp && sv.IOStalled && sv.SQLRunning && p.l.Followed >= p.s.Epoch && p.s.Phase != PhaseFencing
 	}, []ActionKind{ActReconnect}},
 	{"replica.follow", "does not replicate from the primary with acknowledgements", func(p *place) bool {
 		sv := p.l.Server

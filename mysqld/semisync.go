@@ -75,7 +75,8 @@ func (s *Server) ReplicaSemiSync(ctx context.Context, on bool) error {
 			return err
 		}
 	}
-	if st.IORunning == ThreadNo || st.ReplicaSemiSyncActive == on {
+	// A receiver that is not connected takes the setting along when it connects.
+	if st.IORunning != ThreadYes || st.ReplicaSemiSyncActive == on {
 		return nil
 	}
 	if _, err := s.ensureApplier(ctx, st); err != nil {

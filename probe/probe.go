@@ -57,6 +57,10 @@ const (
 	// stalledAfter is how long no commit may get through, with one waiting, before that is called a fault. Ordinary
 	// waits are a millisecond.
 	stalledAfter = 500 * time.Millisecond
+
+	// connectAfter is how long a receiver may take to connect before it counts as waiting for its next try. Connecting
+	// takes a few milliseconds; the next try comes after a second.
+	connectAfter = 150 * time.Millisecond
 	// processTimeout bounds asking the service manager.
 	processTimeout = 200 * time.Millisecond
 )
@@ -84,6 +88,7 @@ type view struct {
 	generation string
 	died       time.Time // newest death noticed: older looks prove nothing
 	silent     time.Time // beginning of the silence, zero while it answers or refuses
+	connecting time.Time // since when the receiver tries to connect
 	waiting    time.Time // beginning of a wait of commits without progress
 	dirs       []string  // where the server writes
 	epochAt    string    // run and position at which the newest epoch row was read

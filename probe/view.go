@@ -40,6 +40,12 @@ func (v *view) fill(r reading) {
 		SourceSync: st.SourceSemiSyncEnabled, ReplicaSync: st.ReplicaSemiSyncActive, Waiting: st.WaitSessions,
 		LastEpoch: epoch, Problems: st.Problems,
 	}
+	if !v.status.IOConnecting {
+		v.connecting = time.Time{}
+	} else if v.connecting.IsZero() {
+		v.connecting = r.begun
+	}
+	v.status.IOStalled = v.status.IOConnecting && r.begun.Sub(v.connecting) >= connectAfter
 	v.generation, v.dirs = st.Generation, directories(st)
 }
 
@@ -56,17 +62,17 @@ func replicationError(st mysqld.Status) string {
 
 // decisive is what of a view is decided by: a change of it is signalled.
 type decisive struct {
-	state                                            fsm.ServerState
-	fault, started, generation, sourceHost           string
-	sourcePort                                       uint16
-	replica, receives, connecting, applies, readOnly bool
-	sourceSync, replicaSync                          bool
+	state                                         fsm.ServerState
+	fault, started, generation, sourceHost        string
+	sourcePort                                    uint16
+	replica, receives, stalled, applies, readOnly bool
+	sourceSync, replicaSync                       bool
 }
 
 func (v *view) decisive() decisive {
 	st := v.status
 	return decisive{st.State, st.Fault, st.Started, v.generation, st.SourceHost, st.SourcePort,
-		st.HasReplication, st.IORunning, st.IOConnecting, st.SQLRunning, st.ReadOnly, st.SourceSync, st.ReplicaSync}
+		st.HasReplication, st.IORunning, st.IOStalled, st.SQLRunning, st.ReadOnly, st.SourceSync, st.ReplicaSync}
 }
 
 // publish changes what is known, and tells about it if it matters. The caller holds mu.
