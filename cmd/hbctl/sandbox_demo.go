@@ -118,7 +118,8 @@ func (d *demo) prepare() error {
 	if d.opt.Program, err = os.Executable(); err != nil {
 		return fmt.Errorf("finding this program: %w", err)
 	}
-	d.opt.TieToCaller, d.opt.KeepFailed = !d.keep, true // of a failed bootstrap the logs are shown first
+	d.opt.TieToCaller = !d.keep
+	d.opt.NoBootstrap = true // it comes later: of a failed one the logs are shown before they are removed
 	d.opt.Progress = func(line string) { d.say.detail(line) }
 	d.report = demoReport{Sandbox: d.opt.Name, Server: d.opt.Server, Timing: d.opt.Timing, Steps: []demoStep{}, Nodes: []demoNode{}, Writes: demoWrites{Writers: demoWriters}}
 	return nil
@@ -150,12 +151,15 @@ func (d *demo) up(ctx context.Context) error {
 	defer cancel()
 	d.say.head("A cluster of three hosts with %s, timing %s", d.opt.Server, d.opt.Timing)
 	begin := time.Now()
-	sb, err := sandbox.Up(ctx, d.opt)
-	d.sb = sb // may be there although its bootstrap failed
-	if err != nil {
+	var err error
+	if d.sb, err = sandbox.Up(ctx, d.opt); err != nil {
 		return fmt.Errorf("building the sandbox: %w", err)
 	}
-	if d.facts, err = sb.Status(ctx); err != nil {
+	d.say.detail("bootstrapping the cluster")
+	if err := d.sb.Bootstrap(ctx); err != nil {
+		return fmt.Errorf("bootstrapping the cluster: %w", err)
+	}
+	if d.facts, err = d.sb.Status(ctx); err != nil {
 		return fmt.Errorf("asking the sandbox what it built: %w", err)
 	}
 	if err := d.connect(); err != nil {
@@ -168,7 +172,7 @@ func (d *demo) up(ctx context.Context) error {
 	if d.last, err = d.latestIncident(ctx); err != nil {
 		return err
 	}
-	if d.load, err = sb.StartLoad(ctx, d.facts.DSN, demoWriters); err != nil {
+	if d.load, err = d.sb.StartLoad(ctx, d.facts.DSN, demoWriters); err != nil {
 		return fmt.Errorf("starting the clients: %w", err)
 	}
 	d.report.VIP = d.facts.VIP
