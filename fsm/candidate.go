@@ -104,6 +104,16 @@ func countedByBase(s State, answers []Answer, to NodeID) (Won, error) {
 	return WonCount, nil
 }
 
+// acknowledgeable tells whether another node than the candidate is ready to follow it. A former primary is not: it keeps every byte until a newer
+// epoch is settled (I8), and the barrier by which it would be settled needs an acknowledgement first. To promote all the same would wait for ever,
+// with the way back to the former primary cut off.
+func acknowledgeable(s State, answers []Answer, to NodeID) bool {
+	return s.ackCount() == 0 || slices.ContainsFunc(answers, func(a Answer) bool {
+		m, ok := s.Member(a.Node)
+		return ok && m.Role == RoleData && a.Node != to && a.Epoch == s.Epoch && a.Held == 0
+	})
+}
+
 // Choice is who may be promoted, and on what.
 type Choice struct {
 	To       NodeID
@@ -134,6 +144,10 @@ func Elect(s State, answers []Answer, ownToo bool) (Choice, bool, []Verdict) {
 		}
 		if w == WonOwn && !ownToo {
 			verdicts = append(verdicts, Verdict{Rule: "candidate.own-later", Node: a.Node, Why: "the old primary may come back with its own data, once the others have had their time to answer"})
+			continue
+		}
+		if w == WonCount && !acknowledgeable(s, answers, a.Node) {
+			verdicts = append(verdicts, Verdict{Rule: "candidate.no-acknowledger", Node: a.Node, Why: "nobody could acknowledge its barrier: the others do not answer, or keep what they had as primary until somebody has settled"})
 			continue
 		}
 		won[a.Node] = w

@@ -206,7 +206,24 @@ func (d *deciding) winnable(rule string) bool {
 			Why: fmt.Sprintf("%d of %d sync members could answer the freeze, %d are needed: %s", able, len(d.s.Sync.Members), d.s.Sync.Needed(), join(why))})
 		return false
 	}
+	if ready := d.ready(); ready < 2 {
+		d.out.Verdicts = append(d.out.Verdicts, Verdict{Rule: "failover.acknowledger", Node: d.s.Primary, Value: fmt.Sprint(ready), Threshold: "2",
+			Why: "a new primary needs another node that acknowledges its barrier"})
+		return false
+	}
 	return true
+}
+
+// ready counts the nodes, the primary apart, that could be promoted or follow the one that is: a former primary cannot before somebody has settled.
+func (d *deciding) ready() int {
+	n := 0
+	for _, id := range d.s.DataNodes() {
+		v := d.v.Node(id)
+		if id != d.s.Primary && d.v.Fresh(d.s, id) && !v.Lost && !v.AgentLost && v.Obs.Server.State == ServerUp && v.Obs.Held == 0 {
+			n++
+		}
+	}
+	return n
 }
 
 func (d *deciding) cannotAnswer(m SyncMember) string {
