@@ -44,7 +44,8 @@ func (n *node) obey(o fsm.Order, from *node) {
 	case fsm.OrderRelease:
 		n.release(o, answer)
 	case fsm.OrderAwait:
-		n.poll(o, 100, func() bool { return n.contains(o.Position) }, func() { answer(reply{reached: true}) })
+		// Applied, not only received: what is merely received a crash forgets.
+		n.poll(o, 100, func() bool { return holds(n.sv.position(n.sv.done), o.Position) }, func() { answer(reply{reached: true}) })
 	}
 }
 
