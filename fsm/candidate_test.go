@@ -107,7 +107,17 @@ var picks = []pick{
 		}},
 
 	{name: "unsettled: too few of the new set", make: unsettled(false), ownToo: true, verdict: "candidate.count", node: "db3",
+		answers: func(c *scene) []Answer { return []Answer{c.answer("db1", "0-1-100"), c.answer("db3", "0-1-100")} }},
+	{name: "unsettled: the base's primary never received anything of it, and says so", make: unsettled(false), ownToo: true, to: "db1", won: WonOwn,
 		answers: func(c *scene) []Answer { return []Answer{own(c, 1), c.answer("db3", "0-1-100")} }},
+	{name: "unsettled: the base's primary alone knows nothing of the barrier", make: unsettled(false), ownToo: true, verdict: "candidate.count", node: "db1",
+		answers: func(c *scene) []Answer { return []Answer{own(c, 1)} }},
+	{name: "unsettled: the base's primary turned towards it and has forgotten nothing", make: unsettled(false), ownToo: true, to: "db1", won: WonOwn, answers: func(c *scene) []Answer {
+		return []Answer{with(c.answer("db1", "0-1-100"), func(a *Answer) { a.Whole = 2 }), c.answer("db3", "0-1-100")}
+	}},
+	{name: "unsettled: whole since an older epoch is not whole", make: unsettled(false), ownToo: true, verdict: "candidate.count", node: "db1", answers: func(c *scene) []Answer {
+		return []Answer{with(c.answer("db1", "0-1-100"), func(a *Answer) { a.Whole = 1 }), c.answer("db3", "0-1-100")}
+	}},
 	{name: "unsettled: one holds the new barrier", make: unsettled(true), to: "db3", won: WonCount, verdict: "candidate.count", node: "db1",
 		answers: func(c *scene) []Answer { return []Answer{c.answer("db1", "0-1-100"), reached(c, "db3", "0-2-102")} }},
 	{name: "unsettled: an old tail does not outvote the barrier", make: unsettled(true), to: "db3", won: WonCount,
@@ -119,11 +129,29 @@ var picks = []pick{
 	}},
 	{name: "unsettled: nobody holds it, the base's primary by its own right", make: unsettled(true), ownToo: true, to: "db1", won: WonOwn,
 		answers: func(c *scene) []Answer { return []Answer{own(c, 1), c.answer("db3", "0-1-100")} }},
-	{name: "unsettled: the base's primary may not overrule a barrier", make: unsettled(true), ownToo: true, to: "db3", won: WonCount, verdict: "candidate.count", node: "db1",
+	{name: "unsettled: the base's primary may not overrule a barrier", make: unsettled(true), ownToo: true, verdict: "candidate.count", node: "db1",
 		answers: func(c *scene) []Answer { return []Answer{own(c, 1), reached(c, "db3", "0-2-102")} }},
+	{name: "unsettled: nor acknowledge one: a third is waited for", make: unsettled(true), ownToo: true, verdict: "candidate.no-acknowledger", node: "db3",
+		answers: func(c *scene) []Answer { return []Answer{own(c, 1), reached(c, "db3", "0-2-102")} }},
+	{name: "unsettled: the third is there", make: unsettled(true), ownToo: true, to: "db3", won: WonCount, verdict: "candidate.count", node: "db1",
+		answers: func(c *scene) []Answer {
+			return []Answer{own(c, 1), c.answer("db2", "0-1-100"), reached(c, "db3", "0-2-102")}
+		}},
+	{name: "nobody could acknowledge its barrier", make: twoFenced, verdict: "candidate.no-acknowledger", node: "db2",
+		answers: func(c *scene) []Answer { return []Answer{c.answer("db2", "0-1-100")} }},
+	{name: "a former primary could not acknowledge it: it comes back itself", make: twoFenced, ownToo: true, to: "db1", won: WonOwn, verdict: "candidate.no-acknowledger", node: "db2",
+		answers: func(c *scene) []Answer { return []Answer{own(c, 1), c.answer("db2", "0-1-100")} }},
 	{name: "unsettled: the promoted one itself, it held its epoch", make: unsettled(false), ownToo: true, to: "db2", won: WonOwn, answers: func(c *scene) []Answer {
 		return []Answer{with(c.answer("db2", "0-2-101"), func(a *Answer) { a.Held, a.LastEpoch = 2, 2 })}
 	}},
+}
+
+// twoFenced is a takeover with two data nodes and a witness.
+func twoFenced(t *testing.T) *scene {
+	c := steady(t, append(data("db1", "db2"), witness("w1"))...)
+	c.must(t, Command{Begin: &Begin{Kind: KindTakeover, Epoch: 1}})
+	c.must(t, Command{Fence: &Fence{OpID: c.s.Op.ID, Epoch: 2, Evidence: Evidence{Kind: EvidenceHook, Node: "db1"}}})
+	return c
 }
 
 func prioritized(t *testing.T) *scene {

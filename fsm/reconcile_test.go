@@ -116,6 +116,10 @@ var rowCases = []rowCase{
 	{code: "primary.open", name: "serves, and the restart that was ordered is answered", hits: true, node: "db1", make: restartingPrimary, edit: func(c *scene, l *Local) { l.ServedIndex = c.s.Op.Index - 1 }},
 	{code: "primary.open", name: "open already", node: "db1"},
 
+	{code: "primary.nudge", name: "an acknowledgement was lost", hits: true, node: "db1", edit: func(_ *scene, l *Local) { l.Server.CommitsWait = true }, acts: []ActionKind{ActNudge}},
+	{code: "primary.nudge", name: "nothing waits", node: "db1"},
+	{code: "primary.nudge", name: "its gate is closed", node: "db1", edit: func(_ *scene, l *Local) { l.Server.CommitsWait, l.GateOpen = true, false }},
+
 	{code: "primary.unblock", name: "serves, traffic blocked", hits: true, node: "db1", edit: func(_ *scene, l *Local) { l.Blocked = true }, acts: []ActionKind{ActUnblock}},
 	{code: "primary.unblock", name: "a barrier waits for those it blocked as a replica or when it released", hits: true, node: "db1", edit: func(_ *scene, l *Local) {
 		l.Blocked, l.BarrierDone, l.GateOpen, l.Server.ReadOnly = true, false, false, true
@@ -147,6 +151,11 @@ var rowCases = []rowCase{
 
 	{code: "replica.frozen", name: "promised to a newer epoch than it has applied", hits: true, node: "db2", edit: func(_ *scene, l *Local) { l.Frozen = 2; l.FollowsRight, l.Server.IORunning = false, false }, acts: []ActionKind{ActNone}},
 	{code: "replica.frozen", name: "that epoch is here", node: "db3", make: promotedTakeover, edit: func(_ *scene, l *Local) { l.Frozen = 2 }},
+
+	{code: "replica.reconnect", name: "the primary's mysqld is back", hits: true, node: "db2", edit: tryingInVain, acts: []ActionKind{ActReconnect}},
+	{code: "replica.reconnect", name: "it is not back yet", node: "db2", edit: func(_ *scene, l *Local) { l.Server.IOConnecting, l.Server.ReplicaSync = true, false }, acts: []ActionKind{ActNone}},
+	{code: "replica.reconnect", name: "a position is being given up", node: "db3", make: releasingTo, edit: tryingInVain},
+	{code: "replica.reconnect", name: "connected", node: "db2", edit: func(_ *scene, l *Local) { l.SourceUp = true }},
 
 	{code: "replica.follow", name: "follows another", hits: true, node: "db2", edit: func(_ *scene, l *Local) { l.FollowsRight = false }, acts: []ActionKind{ActFollow}},
 	{code: "replica.follow", name: "does not acknowledge", hits: true, node: "db2", edit: func(_ *scene, l *Local) { l.Server.ReplicaSync = false }},
@@ -186,6 +195,10 @@ func switched(t *testing.T) *scene {
 func handedOver(c *scene, l *Local) {
 	wasPrimary(c, l)
 	l.ReleasedOp = c.s.Op.ID
+}
+
+func tryingInVain(_ *scene, l *Local) {
+	l.SourceUp, l.Server.IOConnecting, l.Server.IOStalled, l.Server.ReplicaSync = true, true, true, false
 }
 
 func wasPrimary(_ *scene, l *Local) {

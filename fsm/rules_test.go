@@ -133,6 +133,15 @@ var ruleCases = []ruleCase{
 		c.lose("db1")
 		return c
 	}},
+	{code: "primary.lost", name: "nobody is left to acknowledge a barrier", acts: true, verdict: "failover.acknowledger", commands: []string{}, make: func(t *testing.T) *scene {
+		c := steady(t, append(data("db1", "db2"), witness("w1"))...)
+		c.lose("db1")
+		return c
+	}},
+	{code: "primary.lost", name: "the other one was primary and may not follow yet", acts: true, verdict: "failover.acknowledger", commands: []string{}, make: bent(func(_ *testing.T, c *scene) {
+		c.lose("db1")
+		c.obs["db3"].Held = 1
+	})},
 	{code: "primary.lost", name: "only one voter misses it", make: bent(func(_ *testing.T, c *scene) {
 		c.lose("db1")
 		c.silent["db2"] = true
@@ -164,12 +173,23 @@ var ruleCases = []ruleCase{
 	{code: "switchover.prepare", name: "nobody asked", make: func(t *testing.T) *scene { return steady(t) }},
 
 	{code: "switchover.release", name: "asked", acts: true, commands: []string{}, make: releasingTo},
-	{code: "switchover.release", name: "released and reached", acts: true, commands: []string{"promote"}, make: func(t *testing.T) *scene {
-		c := releasingTo(t)
-		a := c.answer("db1", "0-1-100")
-		c.release, c.reached = &a, true
+	{code: "switchover.finish", name: "released and caught up", acts: true, commands: []string{"promote"}, make: releasedAndCaughtUp},
+	{code: "switchover.finish", name: "the old primary is lost after its release", acts: true, commands: []string{"promote"}, make: func(t *testing.T) *scene {
+		c := releasedAndCaughtUp(t)
+		c.lose("db1")
 		return c
 	}},
+	{code: "switchover.finish", name: "the candidate is lost", commands: []string{"rollback"}, make: func(t *testing.T) *scene {
+		c := releasedAndCaughtUp(t)
+		c.lose("db2")
+		return c
+	}},
+	{code: "switchover.finish", name: "not caught up", commands: []string{}, make: func(t *testing.T) *scene {
+		c := releasedAndCaughtUp(t)
+		c.reached = false
+		return c
+	}},
+
 	{code: "switchover.release", name: "no answer in time", acts: true, commands: []string{"rollback"}, make: func(t *testing.T) *scene {
 		c := releasingTo(t)
 		c.wait(c.s.Settings.ReleaseTimeout + 1)
@@ -230,6 +250,14 @@ var ruleCases = []ruleCase{
 		return c
 	}},
 
+	{code: "leader.blind", name: "the leader alone does not reach the primary", acts: true, commands: []string{}, make: blindLeader},
+	{code: "leader.blind", name: "everybody reaches it", make: func(t *testing.T) *scene { return steady(t) }},
+	{code: "leader.blind", name: "the leader is on its host", make: func(t *testing.T) *scene {
+		c := blindLeader(t)
+		c.self = "db1"
+		return c
+	}},
+
 	{code: "leader.placement", name: "leader on the primary's host", acts: true, make: bent(func(_ *testing.T, c *scene) { c.self = "db1" })},
 	{code: "leader.placement", name: "leader elsewhere", make: func(t *testing.T) *scene { return steady(t) }},
 	{code: "leader.placement", name: "an operation runs", make: func(t *testing.T) *scene {
@@ -237,6 +265,20 @@ var ruleCases = []ruleCase{
 		c.self = "db1"
 		return c
 	}},
+}
+
+func releasedAndCaughtUp(t *testing.T) *scene {
+	c := releasingTo(t)
+	a := c.answer("db1", "0-1-100")
+	c.release, c.reached = &a, true
+	return c
+}
+
+// blindLeader is a leader without a path to the primary, which the others reach.
+func blindLeader(t *testing.T) *scene {
+	c := steady(t)
+	c.blind = "db1"
+	return c
 }
 
 // spent is a restart whose last attempt inside the budget has failed.
@@ -309,6 +351,17 @@ func TestTransferGoesToAHealthyNode(t *testing.T) {
 	c.lose("db2")
 	if d := c.decide(); d.Transfer != "db3" {
 		t.Errorf("leadership goes to %q, want db3", d.Transfer)
+	}
+}
+
+func TestBlindLeaderGivesWay(t *testing.T) {
+	c := blindLeader(t)
+	if d := c.decide(); d.Transfer != "db2" {
+		t.Errorf("leadership goes to %q, want db2, which reaches the primary", d.Transfer)
+	}
+	c.silent["db2"] = true
+	if d := c.decide(); d.Transfer != "" {
+		t.Errorf("leadership goes to %q, which is not known to reach the primary", d.Transfer)
 	}
 }
 

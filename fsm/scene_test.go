@@ -17,6 +17,7 @@ type scene struct {
 	silent     map[NodeID]bool // its reports do not arrive
 	noAgent    map[NodeID]bool // nobody reaches its hbd
 	noServer   map[NodeID]bool // nobody reaches its mysqld
+	blind      NodeID          // a node that the leader itself does not reach, and the others do
 	leaseClear Instant
 	stepSince  Instant
 	answers    []Answer
@@ -143,7 +144,7 @@ func (c *scene) view() View {
 		o.Applied, o.Epoch = c.s.Index, c.s.Epoch
 		for _, peer := range c.s.Members {
 			if peer.ID != m.ID {
-				o.Sights = append(o.Sights, Sight{Node: peer.ID, AgentAge: age(c.noAgent[peer.ID]), ServerAge: age(c.noServer[peer.ID])})
+				o.Sights = append(o.Sights, Sight{Node: peer.ID, AgentAge: age(c.noAgent[peer.ID] || m.ID == c.self && peer.ID == c.blind), ServerAge: age(c.noServer[peer.ID])})
 			}
 		}
 		v.Nodes = append(v.Nodes, NodeView{ID: m.ID, Obs: o, Known: true, At: c.now - age(c.silent[m.ID])})

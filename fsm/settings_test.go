@@ -44,6 +44,7 @@ func TestValidateRelations(t *testing.T) {
 		{"guard too long", func(s *Settings) { s.Guard = 101 * ms }, []string{"guard", "101ms"}},
 		{"jiffies too short", func(s *Settings) { s.Jiffies = 19 * ms }, []string{"jiffies", "19ms"}},
 		{"one missed renewal", func(s *Settings) { s.Renew, s.RenewLimit, s.Jiffies = 400*ms, 600*ms, 160*ms }, []string{"one missed renewal", "1.2s"}},
+		{"an election longer than the lease", func(s *Settings) { s.Election = 940 * ms }, []string{"losing the Raft leader", "940ms", "1.2s"}},
 		{"fail after too few pings", func(s *Settings) { s.FailAfter = 299 * ms }, []string{"fail_after 299ms", "100ms"}},
 		{"reports too young", func(s *Settings) { s.ReportMaxAge = 799 * ms }, []string{"report_max_age 799ms", "800ms"}},
 		{"hung before failed", func(s *Settings) { s.HungAfter = s.FailAfter }, []string{"hung_after 600ms", "fail_after 600ms"}},
@@ -77,6 +78,7 @@ func TestValidateAtTheEdge(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Renew, s.RenewLimit = 400*ms, 600*ms
+	s.Election = s.Lease - s.Renew - s.Guard - s.Jiffies - 1
 	s.FailAfter, s.ReportMaxAge, s.HungAfter = 300*ms, 500*ms, 300*ms+1
 	s.PromoteTimeout = s.Drifted(s.Lease) + 1
 	if err := s.Validate(); err != nil {
