@@ -34,17 +34,18 @@ const demoLogTail = 3000
 
 // demo is one run of `hbctl sandbox demo`.
 type demo struct {
-	a      *app
-	say    *narrator
-	opt    sandbox.Options
-	keep   bool
-	sb     *sandbox.Sandbox
-	facts  sandbox.Status
-	client *api.Client
-	load   *sandbox.Load
-	last   uint64          // number of the latest incident that was told
-	begun  []time.Duration // when each step of the report began, on the load's clock
-	report demoReport
+	a       *app
+	say     *narrator
+	opt     sandbox.Options
+	keep    bool
+	sb      *sandbox.Sandbox
+	facts   sandbox.Status
+	client  *api.Client
+	load    *sandbox.Load
+	last    uint64 // number of the latest incident that was told
+	removed bool
+	begun   []time.Duration // when each step of the report began, on the load's clock
+	report  demoReport
 }
 
 func newSandboxDemo(place *sandboxPlace) *cobra.Command {
@@ -87,6 +88,9 @@ func (d *demo) run(ctx context.Context) error {
 	if err := d.prepare(); err != nil {
 		return err
 	}
+	if err := sweepDemos(ctx, d.opt.Dir); err != nil {
+		return err
+	}
 	begin := time.Now()
 	err := d.play(ctx)
 	switch {
@@ -120,7 +124,14 @@ func (d *demo) prepare() error {
 	}
 	d.opt.TieToCaller = !d.keep
 	d.opt.NoBootstrap = true // it comes later: of a failed one the logs are shown before they are removed
-	d.opt.Progress = func(line string) { d.say.detail(line) }
+	headed := false
+	d.opt.Progress = func(line string) { // what is called before the first line is refused options
+		if !headed {
+			d.say.head("A cluster of three hosts with %s, timing %s", d.opt.Server, d.opt.Timing)
+			headed = true
+		}
+		d.say.detail(line)
+	}
 	d.report = demoReport{Sandbox: d.opt.Name, Server: d.opt.Server, Timing: d.opt.Timing, Steps: []demoStep{}, Nodes: []demoNode{}, Writes: demoWrites{Writers: demoWriters}}
 	return nil
 }
@@ -139,7 +150,8 @@ func (d *demo) play(ctx context.Context) error {
 			break // the cluster did not come through: what follows would only add noise
 		}
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil { // nothing is compared then, and no table printed
+		d.report.count(d.load, d.begun, nil)
 		return errors.Join(problems...)
 	}
 	return errors.Join(append(problems, d.check(ctx))...)
@@ -149,7 +161,6 @@ func (d *demo) play(ctx context.Context) error {
 func (d *demo) up(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, demoUpLimit, fmt.Errorf("not ready after %v", demoUpLimit))
 	defer cancel()
-	d.say.head("A cluster of three hosts with %s, timing %s", d.opt.Server, d.opt.Timing)
 	begin := time.Now()
 	var err error
 	if d.sb, err = sandbox.Up(ctx, d.opt); err != nil {
@@ -186,57 +197,13 @@ func (d *demo) up(ctx context.Context) error {
 	return d.moreWrites(ctx)
 }
 
-// end stops the clients and removes the sandbox, or says how to look at it.
-func (d *demo) end(ctx context.Context) error {
-	if d.load != nil {
-		d.load.Stop()
-	}
-	if d.client != nil {
-		d.client.Close()
-	}
-	if d.sb == nil {
-		return nil
-	}
-	if d.keep {
-		verb := "hbctl sandbox --name " + d.opt.Name
-		if d.opt.Dir != "" {
-			verb += " --dir " + d.opt.Dir
-		}
-		fmt.Fprintf(d.a.err, "kept: %s status, %s exec client -- hbctl status, and at the end %s down\n", verb, verb, verb)
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, demoDownLimit)
-	defer cancel()
-	if err := d.sb.Down(ctx); err != nil {
-		return fmt.Errorf("removing the sandbox: %w", err)
-	}
-	return nil
-}
-
-// showLogs prints the end of every log, while there still are logs.
-func (d *demo) showLogs() {
-	if d.sb == nil {
-		return
-	}
-	tails, err := d.sb.LogTails(demoLogTail)
-	if err != nil {
-		fmt.Fprintf(d.a.err, "hbctl: %s\n", clean(err.Error()))
-	}
-	for _, t := range tails {
-		fmt.Fprintf(d.a.err, "--- the end of %s\n%s\n", t.Path, clean(t.Text))
-	}
-	if len(tails) > 0 && !d.keep {
-		fmt.Fprintf(d.a.err, "--- these logs go with the sandbox; with --keep it stays\n")
-	}
-}
-
 // print writes the table, or the report as JSON.
 func (d *demo) print() error {
 	if d.a.asJSON() {
 		return d.a.printJSON(d.report)
 	}
 	var b strings.Builder
-	if err := d.report.text(&b, d.say.paint); err != nil {
+	if err := d.report.text(&b, d.say.paint, d.removed); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(d.a.out, b.String()); err != nil {

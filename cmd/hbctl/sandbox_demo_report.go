@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/highbase/highbase/cluster/api"
@@ -122,27 +123,41 @@ func (s demoStep) decision() string {
 	return s.Decided
 }
 
-// text writes the table and the sentence below it.
-func (r demoReport) text(w io.Writer, paint func(style, string) string) error {
+// text writes the table, if the servers were compared, and the sentence below it.
+func (r demoReport) text(w io.Writer, paint func(style, string) string, removed bool) error {
 	fmt.Fprintln(w)
+	if len(r.Nodes) > 0 {
+		if err := r.table(w); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+	}
+	label, style, sentence := "All held:", styleGood, fmt.Sprintf("every acknowledged write is on all %d servers", len(r.Nodes))
+	if !r.OK {
+		label, style, sentence = "Failed:", styleBad, r.Reason
+	}
+	sentence += fmt.Sprintf(" (%.0f s", r.ElapsedMS/1000)
+	if removed {
+		sentence += ", everything removed"
+	}
+	for i, line := range wrap(cell(label+" "+sentence+")"), demoWidth) {
+		if i == 0 {
+			line = paint(style, label) + strings.TrimPrefix(line, label)
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return fmt.Errorf("writing the output: %w", err)
+		}
+	}
+	return nil
+}
+
+// table writes a row for each step, numbers to the right.
+func (r demoReport) table(w io.Writer) error {
 	var rows [][]string
 	for i, s := range r.Steps {
 		rows = append(rows, []string{fmt.Sprintf("%d. %s", i+1, s.Fault), s.decision(), fmt.Sprintf("%9s", millis(s.WriteGapMS)),
 			fmt.Sprintf("%12d", s.Acknowledged), fmt.Sprintf("%4d", s.Lost), fmt.Sprintf("%d of %d", s.Following, s.Replicas)})
 	}
-	if len(rows) > 0 {
-		rows = append(rows, []string{"all", " ", " ", fmt.Sprintf("%12d", r.Writes.Acknowledged), fmt.Sprintf("%4d", r.Writes.Lost), " "})
-		head := []string{"FAULT", "DECIDED", "WRITE GAP", "ACKNOWLEDGED", "LOST", "FOLLOWING"}
-		if err := table(w, "", head, rows); err != nil {
-			return err
-		}
-		fmt.Fprintln(w)
-	}
-	took := time.Duration(r.ElapsedMS) * time.Millisecond
-	if r.OK {
-		_, err := fmt.Fprintf(w, "%s every acknowledged write is on all %d servers (%.0f s, everything removed)\n", paint(styleGood, "All held:"), len(r.Nodes), took.Seconds())
-		return err
-	}
-	_, err := fmt.Fprintf(w, "%s %s\n", paint(styleBad, "Failed:"), clean(r.Reason))
-	return err
+	rows = append(rows, []string{"all", " ", " ", fmt.Sprintf("%12d", r.Writes.Acknowledged), fmt.Sprintf("%4d", r.Writes.Lost), " "})
+	return table(w, "", []string{"FAULT", "DECIDED", "WRITE GAP", "ACKNOWLEDGED", "LOST", "FOLLOWING"}, rows)
 }
