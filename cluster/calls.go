@@ -23,6 +23,7 @@ type positionRequest struct {
 
 type positionReply struct {
 	Position string `json:"position"`
+	History  string `json:"history"`
 	Contains bool   `json:"contains"`
 	Serving  uint64 `json:"serving"` // epoch this node serves, 0 when it does not
 }
@@ -145,6 +146,9 @@ func (n *Node) position(ctx context.Context, in positionRequest) (positionReply,
 		return positionReply{}, err
 	}
 	out := positionReply{Position: pos, Serving: n.observation().Serving}
+	if out.History, err = n.cfg.Database.History(ctx); err != nil {
+		return positionReply{}, err
+	}
 	if in.Position != "" {
 		out.Contains, err = n.cfg.Database.Contains(ctx, in.Position)
 	} else {

@@ -148,12 +148,12 @@ func (l *leading) askTarget(ctx context.Context, st fsm.State, node fsm.NodeID, 
 	l.catching[node] = c
 }
 
-// holds tells whether one position contains another. What cannot be read holds nothing.
+// holds tells whether one position certainly contains another. What cannot be read, or cannot be told from positions alone, does not.
 func holds(server, position, other string) bool {
 	a, err := gtid.Parse(gtid.Flavor(server), position)
 	if err != nil {
 		return false
 	}
 	b, err := gtid.Parse(gtid.Flavor(server), other)
-	return err == nil && a.Contains(b)
+	return err == nil && a.Contains(b) && gtid.Proven(a, b)
 }

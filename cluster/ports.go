@@ -58,11 +58,13 @@ type Database interface {
 	KillClients(ctx context.Context) (int, error)
 	// Position is everything executed here.
 	Position(ctx context.Context) (string, error)
+	// History is what tells a branch from a prefix: PrepareRewind of another node takes it.
+	History(ctx context.Context) (string, error)
 	// Contains tells whether this server's history holds position.
 	Contains(ctx context.Context, position string) (bool, error)
-	// PrepareRewind judges, with mysqld stopped or stopping for good, whether what this server has beyond position can be rolled back at its
+	// PrepareRewind judges, with mysqld stopped or stopping for good, whether what this server has beyond a history can be rolled back at its
 	// next start; it saves that tail to a file first. A tail that cannot be rolled back is ErrNotRewindable; any other error is worth another try.
-	PrepareRewind(ctx context.Context, position string) (saved string, err error)
+	PrepareRewind(ctx context.Context, history string) (saved string, err error)
 	// FinishRewind is called after a start with rewind.
 	FinishRewind(ctx context.Context) error
 }

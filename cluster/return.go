@@ -124,7 +124,7 @@ func (n *Node) rewind(ctx context.Context, a fsm.Action, st fsm.State, src fsm.M
 	if err := n.cfg.Service.Kill(ctx); err != nil {
 		return fmt.Errorf("killing mysqld before the rewind: %w", err)
 	}
-	saved, err := n.cfg.Database.PrepareRewind(ctx, reply.Position)
+	saved, err := n.cfg.Database.PrepareRewind(ctx, reply.History)
 	if errors.Is(err, ErrNotRewindable) {
 		return n.quarantine(err.Error())
 	}

@@ -18,6 +18,9 @@ type dialect interface {
 	// what the relay log holds. It returns the uptime.
 	readStatus(ctx context.Context, q querier, st *Status) (time.Duration, error)
 	executed(ctx context.Context, q querier) (string, error)
+	// history reads what tells whether a position is in this server's past, as
+	// gtid.ParseHistory takes it.
+	history(ctx context.Context, q querier) (string, error)
 	// bypassers names accounts other than the manager that ignore read_only.
 	bypassers(ctx context.Context, q querier, cfg Config) ([]string, error)
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // generationTracker notices that a replica may have forgotten what it received,
@@ -72,14 +74,11 @@ func (b *bootTracker) observe(st *Status, p process, uptime time.Duration, now t
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	started := now.Add(-uptime)
-	if b.since.IsZero() {
-		b.since = now
-	}
 	moved := started.Sub(b.startedAt).Abs() > uptimeJitter
 	if !b.seenAnybody || p != b.process || (p == process{} && moved) {
 		b.process, b.startedAt, b.seenAnybody = p, started.Truncate(time.Second), true
 		b.problems = nil
-		if uptime < bootWindow && !b.interfered && started.After(b.since) {
+		if uptime < bootWindow && !b.interfered && b.youngerThanTracker(p, started) {
 			b.problems = bootProblems(st)
 		}
 	}
@@ -91,6 +90,25 @@ func (b *bootTracker) observe(st *Status, p process, uptime time.Duration, now t
 	}
 	return b.problems
 }
+
+// youngerThanTracker: the process began after this program began to look. Its
+// start is known in clock ticks where there is a process to look at, else only
+// in the whole seconds of the server's own uptime.
+func (b *bootTracker) youngerThanTracker(p process, started time.Time) bool {
+	if p.Start == 0 {
+		return started.After(b.since)
+	}
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		return false
+	}
+	age := time.Duration(up.Nano()) - time.Duration(p.Start)*(time.Second/userHZ)
+	const tick = time.Second / userHZ // its start is rounded down by up to one
+	return age < time.Since(b.since)+tick
+}
+
+// userHZ is the unit of /proc/PID/stat's start time on every Linux (proc(5)).
+const userHZ = 100
 
 // interfere notes that we changed what bootProblems looks at: the next first
 // look at a server says nothing about its option file.

@@ -166,6 +166,16 @@ func joinMariaDB(binlog, replica string) string {
 	return u.String()
 }
 
+// history is the last transaction of every writer, and what was received before
+// the first binary log, as after a restore from a backup.
+func (mariadb) history(ctx context.Context, q querier) (string, error) {
+	v, err := row(ctx, q, "SELECT @@global.gtid_binlog_state AS b, @@global.gtid_slave_pos AS r")
+	if err != nil {
+		return "", err
+	}
+	return v["b"] + "," + v["r"], nil
+}
+
 func (mariadb) executed(ctx context.Context, q querier) (string, error) {
 	v, err := row(ctx, q, "SELECT @@global.gtid_binlog_pos AS b, @@global.gtid_slave_pos AS r")
 	if err != nil {

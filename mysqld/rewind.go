@@ -34,17 +34,18 @@ type Tail struct {
 	Torn int64
 }
 
-// ReadTail reads what the binary logs listed in index hold beyond known, from
-// the last file backwards, and changes nothing. dialect is "mariadb" or
+// ReadTail reads what the binary logs listed in index hold beyond known, the
+// cluster's history (Server.History), from the last file backwards, and changes
+// nothing. dialect is "mariadb" or
 // "mysql". Bad bytes give an error (ErrBinlog): judge nothing by it, rebuild.
 func ReadTail(dialect, index, known string) (Tail, error) {
 	d, err := dialectFor(dialect)
 	if err != nil {
 		return Tail{}, err
 	}
-	have, err := gtid.Parse(d.flavor(), known)
+	have, err := gtid.ParseHistory(d.flavor(), known)
 	if err != nil {
-		return Tail{}, fmt.Errorf("reading the known position: %w", err)
+		return Tail{}, fmt.Errorf("reading the known history: %w", err)
 	}
 	files, err := binlogFiles(index)
 	if err != nil {
@@ -65,7 +66,7 @@ func ReadTail(dialect, index, known string) (Tail, error) {
 		if tail.prepend(groups, have) && !last {
 			tail.InLastFile = false
 		}
-		if len(groups) > 0 && have.Contains(groups[0].set) {
+		if len(groups) > 0 && have.Holds(groups[0].set) {
 			// What is before it is known too, or errant from long ago: that
 			// shows in the executed position after the start.
 			break
@@ -85,10 +86,10 @@ func ReadTail(dialect, index, known string) (Tail, error) {
 
 // prepend takes the foreign groups of an earlier file and reports whether there
 // were any.
-func (t *Tail) prepend(groups []Group, known gtid.Set) bool {
+func (t *Tail) prepend(groups []Group, known gtid.History) bool {
 	var foreign []Group
 	for _, g := range groups {
-		if !known.Contains(g.set) {
+		if !known.Holds(g.set) {
 			foreign = append(foreign, g)
 		} else if len(foreign) > 0 {
 			t.Mixed = true

@@ -83,6 +83,7 @@ func Open(cfg Config) (*Server, error) {
 		return nil, errors.New("mysqld: no manager account is given")
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, dialect: d, replication: make(chan struct{}, 1), warm: make(chan struct{}, 1)}
+	s.boot.since = time.Now()
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

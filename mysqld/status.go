@@ -179,18 +179,32 @@ func (s *Server) Alive(ctx context.Context) error {
 	return nil
 }
 
-// Contains reports whether the server's executed history holds position. On
-// MariaDB the answer trusts that both are of one history (see gtid.Proven).
+// History is what tells whether a position is in this server's past, in the
+// form that gtid.ParseHistory and ReadTail take.
+func (s *Server) History(ctx context.Context) (string, error) {
+	text, err := s.dialect.history(ctx, s.db)
+	if err != nil {
+		return "", fmt.Errorf("reading the history of %s: %w", s.target(), err)
+	}
+	return text, nil
+}
+
+// Contains reports whether the server's executed history holds position: the
+// very transactions, not others under the same numbers.
 func (s *Server) Contains(ctx context.Context, position string) (bool, error) {
 	want, err := gtid.Parse(s.dialect.flavor(), position)
 	if err != nil {
 		return false, fmt.Errorf("reading a position: %w", err)
 	}
-	executed, err := s.executed(ctx, s.db)
+	text, err := s.History(ctx)
 	if err != nil {
 		return false, err
 	}
-	return executed.Contains(want), nil
+	history, err := gtid.ParseHistory(s.dialect.flavor(), text)
+	if err != nil {
+		return false, err
+	}
+	return history.Holds(want), nil
 }
 
 // executed reads only the executed position.

@@ -143,12 +143,14 @@ func (d *database) Position(ctx context.Context) (string, error) {
 	return st.Executed, err
 }
 
+func (d *database) History(ctx context.Context) (string, error) { return d.server.History(ctx) }
+
 func (d *database) Contains(ctx context.Context, position string) (bool, error) {
 	return d.server.Contains(ctx, position)
 }
 
 // PrepareRewind refuses while mysqld runs: a running server could commit what is judged.
-func (d *database) PrepareRewind(ctx context.Context, position string) (saved string, err error) {
+func (d *database) PrepareRewind(ctx context.Context, history string) (saved string, err error) {
 	pid, running, err := d.service.Running(ctx)
 	if err != nil {
 		return "", fmt.Errorf("making sure that mysqld is down: %w", err)
@@ -160,7 +162,7 @@ func (d *database) PrepareRewind(ctx context.Context, position string) (saved st
 	if err != nil {
 		return "", err
 	}
-	tail, err := mysqld.ReadTail(d.dialect, index, position)
+	tail, err := mysqld.ReadTail(d.dialect, index, history)
 	if errors.Is(err, mysqld.ErrBinlog) {
 		return "", fmt.Errorf("%w: %w", cluster.ErrNotRewindable, err)
 	}

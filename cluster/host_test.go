@@ -1,0 +1,299 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/highbase/highbase/fsm"
+)
+
+// The three things a server may let in.
+const (
+	modeReadOnly = "read-only"
+	modeBarrier  = "barrier" // the manager's account alone
+	modeWritable = "writable"
+)
+
+// host is one fake host: a mysqld, its service, a prober, and the kernel's gate and address. It survives its hbd, as hosts do.
+type host struct {
+	w      *world
+	id     fsm.NodeID
+	addr   netip.Addr
+	port   uint16
+	server uint32
+	node   *Node // whose hbd this host has, nil for a test without one
+
+	reachable bool // others reach its mysqld
+	state     fsm.ServerState
+	run       int // of mysqld
+	generaton int // of the receiver
+	mode      string
+	acks      int   // needed as a source, 0: asynchronous
+	log       []txn // executed
+	relay     []txn // received and not executed
+	source    netip.Addr
+	io, sql   bool
+	ack       bool // acknowledges as a replica
+	stalled   bool // executes nothing for now
+	ackedBy   map[fsm.NodeID]uint64
+	waiting   int
+	orphans   []uint64 // commits whose client has gone and which wait still
+	barrier   uint64   // epoch whose barrier was acknowledged ...
+	barrierIn int      // ... in this run
+	frozen    uint64   // highest promise under which it has answered a freeze
+	prepared  *string  // history up to which the next start may roll back
+	killed    bool     // not started since the last kill
+
+	gate     fsm.Instant // open until then
+	held     bool
+	insists  bool
+	blocked  map[netip.Addr]bool
+	claimed  func(netip.Addr)
+	opened   int
+	announed int
+
+	calls  []string // every call that changes something, in order
+	allow  []string // when not nil: the only calls this test expects
+	fails  map[string]error
+	holds  map[string]*hold
+	notify chan struct{}
+}
+
+// hold keeps a call from returning until it is released or its context ends.
+type hold struct {
+	entered  chan context.Context // receives the context of each call that is being held
+	released chan struct{}
+}
+
+// holdCall makes calls of one name wait.
+func (h *host) holdCall(name string) *hold {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	k := &hold{entered: make(chan context.Context, 16), released: make(chan struct{})}
+	h.holds[name] = k
+	return k
+}
+
+// fail makes calls of one name fail, nil: succeed again.
+func (h *host) fail(name string, err error) {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	h.fails[name] = err
+}
+
+// expect names the only calls that this test allows from here on, and forgets those made so far.
+func (h *host) expect(names ...string) {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	h.calls, h.allow = nil, append([]string{}, names...)
+}
+
+func (h *host) made() []string {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	return slices.Clone(h.calls)
+}
+
+func (h *host) count(name string) int {
+	n := 0
+	for _, c := range h.made() {
+		if c == name {
+			n++
+		}
+	}
+	return n
+}
+
+// change is how a test changes a host.
+func (h *host) change(f func()) {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	f()
+	h.w.touch()
+}
+
+// enter begins a call that changes something: it is recorded, refused if the test does not expect it, held, and made to fail, as the test asked.
+// mu is held when it returns nil, and only then.
+func (h *host) enter(ctx context.Context, name string) error {
+	h.w.mu.Lock()
+	h.calls = append(h.calls, name)
+	if h.allow != nil && !slices.Contains(h.allow, name) {
+		h.w.breach("%s: unexpected call of %s", h.id, name)
+	}
+	k := h.holds[name]
+	h.w.mu.Unlock()
+	if k != nil {
+		k.entered <- ctx
+		select {
+		case <-k.released:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	h.w.mu.Lock()
+	if err := h.fails[name]; err != nil {
+		h.w.mu.Unlock()
+		return err
+	}
+	return nil
+}
+
+func (h *host) leave() {
+	h.w.touch()
+	h.w.mu.Unlock()
+}
+
+// acknowledged: enough replicas have said that they hold everything up to seq. mu is held.
+func (h *host) acknowledged(seq uint64) bool {
+	n := 0
+	for _, s := range h.ackedBy {
+		if s >= seq {
+			n++
+		}
+	}
+	if n < h.acks {
+		return false
+	}
+	h.orphans = slices.DeleteFunc(h.orphans, func(o uint64) bool {
+		if o > seq {
+			return false
+		}
+		h.waiting--
+		return true
+	})
+	return true
+}
+
+// serves: a client at the gate may write. mu is held.
+func (h *host) serves() bool {
+	return h.gate > now() && h.state == fsm.ServerUp && h.mode == modeWritable
+}
+
+// crash ends mysqld as SIGKILL does: what waits for an acknowledgement stays in the log and is acknowledged to nobody. mu is held.
+func (h *host) crash() {
+	h.state, h.mode, h.acks, h.waiting, h.orphans = fsm.ServerDown, "", 0, 0, nil
+	h.io, h.sql, h.ack, h.killed, h.prepared = false, false, false, true, nil
+	clear(h.ackedBy)
+}
+
+// Prober.
+
+// Server is the newest look.
+func (h *host) Server() fsm.ServerStatus {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	sv := fsm.ServerStatus{State: h.state, Version: "10.11.0-fake"}
+	if h.state != fsm.ServerUp {
+		sv.Fault = "made so by the test"
+		return sv
+	}
+	lag := 0.0
+	connected := h.w.connected(h) != nil
+	sv.Started, sv.ReadOnly = fmt.Sprintf("run-%s-%d", h.id, h.run), h.mode != modeWritable
+	sv.Executed, sv.Received = place(h.log), place(append(slices.Clone(h.log), h.relay...))
+	sv.HasReplication, sv.IORunning, sv.SQLRunning = h.source.IsValid(), h.io, h.sql
+	sv.IOConnecting = h.io && !connected
+	sv.ReplicaSync = h.ack && connected
+	sv.SourceSync, sv.Waiting, sv.LastEpoch = h.acks > 0, h.waiting, h.lastEpoch()
+	if h.source.IsValid() {
+		sv.SourceHost, sv.SourcePort, sv.Lag = h.source.String(), h.port, &lag
+	}
+	return sv
+}
+
+func (h *host) lastEpoch() uint64 {
+	for _, x := range slices.Backward(h.log) {
+		if x.epoch > 0 {
+			return x.epoch
+		}
+	}
+	return 0
+}
+
+// Look is the same: the fake's memory is never old.
+func (h *host) Look(context.Context) fsm.ServerStatus { return h.Server() }
+
+// Generation changes with every repoint.
+func (h *host) Generation() string {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	if h.state != fsm.ServerUp {
+		return ""
+	}
+	return fmt.Sprint("g", h.generaton)
+}
+
+// Changed receives after every change of the world.
+func (h *host) Changed() <-chan struct{} { return h.notify }
+
+// Run has nothing to look at.
+func (h *host) Run(ctx context.Context) { <-ctx.Done() }
+
+// Reach answers for another host's mysqld.
+func (h *host) Reach(_ context.Context, address string, port uint16) error {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return err
+	}
+	o := h.w.at(a)
+	if o == nil || o.port != port || !o.reachable || o.state != fsm.ServerUp {
+		return fmt.Errorf("no mysqld answers at %s:%d", address, port)
+	}
+	return nil
+}
+
+// service is a host seen as its service manager: Database and Service both have names that mean something else there.
+type service struct{ *host }
+
+// Start starts mysqld, which the old primary may do only as the log asks: a plain start commits whatever it had.
+func (s service) Start(ctx context.Context, rewind bool) error {
+	h, name := s.host, "Start"
+	if rewind {
+		name = "Start(rewind)"
+	}
+	if err := h.enter(ctx, name); err != nil {
+		return err
+	}
+	defer h.leave()
+	if h.state != fsm.ServerDown {
+		return errors.New("mysqld runs already")
+	}
+	if rewind {
+		h.checkRewind()
+		if h.prepared != nil {
+			h.rollBack(*h.prepared)
+		}
+	}
+	h.state, h.mode, h.killed, h.prepared = fsm.ServerUp, modeReadOnly, false, nil
+	h.run++
+	return nil
+}
+
+// Stop is never asked for: a polite stop acknowledges what waits.
+func (s service) Stop(ctx context.Context) error {
+	if err := s.enter(ctx, "Stop"); err != nil {
+		return err
+	}
+	defer s.leave()
+	s.w.breach("%s: mysqld was stopped politely", s.id)
+	return nil
+}
+
+// Kill is SIGKILL.
+func (s service) Kill(ctx context.Context) error {
+	if err := s.enter(ctx, "Kill"); err != nil {
+		return err
+	}
+	defer s.leave()
+	s.crash()
+	return nil
+}
+
+// elapsed is how long a gate opened until deadline stays open: guard and jiffies are taken off.
+func gateUntil(deadline time.Duration) fsm.Instant { return deadline - 60*time.Millisecond }
