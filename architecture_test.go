@@ -28,11 +28,12 @@ const maxFileLines = 400
 var allowed = map[string]struct{ ours, outside []string }{
 	"fsm/gtid":          {},
 	"fsm":               {ours: []string{"fsm/gtid"}},
+	"fsm/internal/sim":  {ours: []string{"fsm", "fsm/gtid"}},
 	"vip":               {outside: []string{"github.com/mdlayher/", "github.com/vishvananda/", "github.com/google/nftables", "golang.org/x/sys", "golang.org/x/net"}},
 	"vip/viptest":       {ours: []string{"vip"}},
 	"mysqld":            {ours: []string{"fsm/gtid"}, outside: []string{"github.com/go-sql-driver/mysql", "github.com/coreos/go-systemd/v22", "github.com/godbus/dbus/v5", "golang.org/x/sys"}},
 	"mysqld/mysqldtest": {ours: []string{"fsm/gtid", "mysqld"}, outside: []string{"github.com/go-sql-driver/mysql"}},
-	"probe":             {ours: []string{"fsm", "fsm/gtid", "mysqld"}, outside: []string{"github.com/mdlayher/", "golang.org/x/sys"}},
+	"probe":             {ours: []string{"fsm", "fsm/gtid", "mysqld"}, outside: []string{"github.com/go-sql-driver/mysql", "github.com/mdlayher/", "golang.org/x/sys"}},
 	"cluster": {ours: []string{"fsm", "fsm/gtid", "cluster/api", "cluster/rpc", "cluster/raftnode", "cluster/gossip", "cluster/identity"},
 		outside: []string{"golang.org/x/sys"}},
 	"cluster/api":      {},

@@ -283,9 +283,11 @@ func (s *scenario) writesGoOn() {
 }
 
 // nothingHappened demands that no operation began since the fault: same epoch, same
-// primary, no incident.
+// primary, no incident. It first lets the sampler look: a scenario that is over in a
+// moment proves nothing.
 func (s *scenario) nothingHappened() {
 	s.Helper()
+	s.sampled(20)
 	st := s.await("an answer", func(st api.Status) bool { return st.Leader != "" })
 	if st.Epoch != s.before.Epoch || st.Primary != s.before.Primary {
 		s.Errorf("epoch %d with primary %s became epoch %d with %s", s.before.Epoch, s.before.Primary, st.Epoch, st.Primary)
@@ -296,6 +298,25 @@ func (s *scenario) nothingHappened() {
 	}
 	for _, i := range incidents {
 		s.Errorf("nothing was to happen, but %s", Tell(i))
+	}
+}
+
+// sampled waits until the sampler has looked n times at every database host.
+func (s *scenario) sampled(n int) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	err := Await(ctx, fmt.Sprintf("%d looks at every host", n), func(context.Context) (bool, string) {
+		looks := Looks(s.sampler.Samples())
+		for _, host := range s.DataHosts() {
+			if looks[host] < n {
+				return false, fmt.Sprintf("looks so far: %v", looks)
+			}
+		}
+		return true, ""
+	})
+	if err != nil {
+		s.Fatal(err)
 	}
 }
 

@@ -98,13 +98,28 @@ func (s *Sandbox) postBootstrap(ctx context.Context, client *http.Client) error 
 	switch {
 	case err != nil:
 		return err
-	case code < 300 || code == http.StatusConflict: // conflict: an earlier try got through; the next step looks
+	case code < 300:
 		return nil
+	case code == http.StatusConflict:
+		return again(answer)
 	case code == http.StatusServiceUnavailable || code == http.StatusBadGateway || code == http.StatusGatewayTimeout:
 		return fmt.Errorf("hbd answered %d: %s", code, tail(answer, 500))
 	default:
 		return refusal{fmt.Errorf("hbd answered %d: %s", code, tail(answer, 500))}
 	}
+}
+
+// again sorts refusals: an earlier try that got through is what was wanted, and the next step looks. Any other may
+// pass, such as a peer whose hbd is not yet up.
+func again(answer []byte) error {
+	var refused struct{ Rule, Message string }
+	if err := json.Unmarshal(answer, &refused); err != nil {
+		return fmt.Errorf("hbd refused: %s", tail(answer, 500))
+	}
+	if refused.Rule == "cluster.bootstrapped" {
+		return nil
+	}
+	return fmt.Errorf("hbd refused, rule %s: %s", refused.Rule, refused.Message)
 }
 
 // checkSteady asks every node in turn; one that says steady is enough.

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/highbase/highbase/cluster/api"
+)
+
+// Status implements httpd.Backend. It gives each server the name and version that people know it by.
+func (b *backend) Status(ctx context.Context) api.Status {
+	s := b.Node.Status(ctx)
+	for i := range s.Nodes {
+		s.Nodes[i].Version = serverName(s.Nodes[i].Version)
+	}
+	return s
+}
+
+// serverName turns what @@version says ("10.11.19-MariaDB-0+deb12u1-log", "9.7.4") into a name and a version
+// ("MariaDB 10.11.19", "MySQL 9.7.4"). Only MariaDB says its name; what does not begin with a digit stays as it is.
+func serverName(version string) string {
+	version = strings.TrimPrefix(version, "5.5.5-") // MariaDB before 11 says so to clients that know MySQL only
+	if version == "" || version[0] < '0' || version[0] > '9' {
+		return version
+	}
+	number, rest, _ := strings.Cut(version, "-")
+	if strings.Contains(strings.ToLower(rest), "mariadb") {
+		return "MariaDB " + number
+	}
+	return "MySQL " + number
+}
