@@ -119,8 +119,8 @@ func (s *Server) isDead(ctx context.Context, old watchedProcess) bool {
 			return !same // another process: it died and is already back
 		case Classify(err) == FaultDown && errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
 			return true
-		case Classify(err) != FaultDown:
-			return false // alive, but in trouble: others see that
+		case serverErrorNumber(err) != 0 && Classify(err) != FaultDown:
+			return false // it spoke: alive, but in trouble, which others see
 		}
 		// Dropped during the login: dying, or closing down. Look again.
 	}
