@@ -5,8 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"time"
-
-	"github.com/highbase/highbase/fsm"
 )
 
 var (
@@ -134,7 +132,7 @@ func (a address) Announce() {
 		a.w.breach("%s: announces an address it does not hold", a.id)
 	}
 	a.w.answers = a.host
-	a.announed++
+	a.announced++
 	for _, o := range a.w.sorted() {
 		if o != a.host && o.held && o.claimed != nil {
 			go o.claimed(a.w.vip)
@@ -199,7 +197,7 @@ func (a address) Blocked() ([]netip.Addr, error) {
 func (a address) Addresses() []Address {
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
-	return []Address{{IP: a.w.vip, Held: a.held, Announcements: uint64(a.announed)}}
+	return []Address{{IP: a.w.vip, Held: a.held, Announcements: uint64(a.announced)}}
 }
 
 func (a address) OnForeignClaim(f func(netip.Addr)) {
@@ -233,5 +231,3 @@ func (h *host) promised() Promises {
 	}
 	return p.get()
 }
-
-var _ = fsm.ServerUp

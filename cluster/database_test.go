@@ -37,7 +37,7 @@ func (h *host) SetReadOnly(ctx context.Context) error {
 	run := h.run
 	h.w.mu.Unlock()
 	// Clients whose gate is closed write nothing new, so this ends once those that wait have their acknowledgement.
-	err := h.w.until(ctx, func() bool { return h.run != run || h.state != fsm.ServerUp || h.waiting == 0 })
+	err := h.w.until(ctx, func() bool { return h.run != run || h.state != fsm.ServerUp || h.waiting() == 0 })
 	if err != nil {
 		return err
 	}
@@ -61,8 +61,10 @@ func (h *host) SetBarrierWritable(ctx context.Context) error {
 	if h.acks == 0 {
 		h.w.breach("%s: is made writable without semi-sync", h.id)
 	}
-	if p := h.promised(); h.node != nil && p.Held < h.node.store.State().Epoch && p.Held < p.HighestEpoch {
-		h.w.breach("%s: is made writable before it promised durably that its data may be its own", h.id)
+	if h.node != nil {
+		if epoch, _ := h.node.holder.valid(); h.promised().Held < epoch {
+			h.w.breach("%s: is made writable in epoch %d before it promised durably that its data may be its own", h.id, epoch)
+		}
 	}
 	if h.mode == modeReadOnly {
 		h.mode = modeBarrier
@@ -131,7 +133,7 @@ func (h *host) Follow(ctx context.Context, address string, port uint16) error {
 	}
 	h.log, h.relay = append(h.log, h.relay...), nil
 	h.source, h.io, h.sql, h.ack, h.acks, h.mode = a, true, true, true, 0, modeReadOnly
-	h.generaton++
+	h.receiver++
 	return nil
 }
 
@@ -145,14 +147,8 @@ func (h *host) Nudge(ctx context.Context) error {
 	if mode == modeReadOnly {
 		return errors.New("read-only")
 	}
-	_, err := h.w.commit(ctx, h, h.lastEpochLocked())
+	_, err := h.w.commit(ctx, h, 0)
 	return err
-}
-
-func (h *host) lastEpochLocked() uint64 {
-	h.w.mu.Lock()
-	defer h.w.mu.Unlock()
-	return h.lastEpoch()
 }
 
 func (h *host) Reconnect(ctx context.Context) error {
@@ -189,7 +185,7 @@ func (h *host) Freeze(ctx context.Context, sever func() error) (string, error) {
 	return place(append(slices.Clone(h.log), h.relay...)), nil
 }
 
-func (h *host) holds1(position string) bool {
+func (h *host) has(position string) bool {
 	return position == "" || slices.ContainsFunc(h.log, func(x txn) bool { return x.String() == position })
 }
 
@@ -198,7 +194,7 @@ func (h *host) Drain(ctx context.Context, position string) error {
 		return err
 	}
 	h.leave()
-	return h.w.until(ctx, func() bool { return h.state == fsm.ServerUp && h.holds1(position) })
+	return h.w.until(ctx, func() bool { return h.state == fsm.ServerUp && h.has(position) })
 }
 
 func (h *host) StopReplication(ctx context.Context) error {
@@ -269,7 +265,7 @@ func (h *host) Contains(ctx context.Context, position string) (bool, error) {
 		return false, err
 	}
 	defer h.w.mu.Unlock()
-	return h.holds1(position), nil
+	return h.has(position), nil
 }
 
 // PrepareRewind judges files: mysqld must be down, killed and not started since.

@@ -30,7 +30,7 @@ type host struct {
 	reachable bool // others reach its mysqld
 	state     fsm.ServerState
 	run       int // of mysqld
-	generaton int // of the receiver
+	receiver  int // generation: rises when what was received may be forgotten
 	mode      string
 	acks      int   // needed as a source, 0: asynchronous
 	log       []txn // executed
@@ -40,27 +40,27 @@ type host struct {
 	ack       bool // acknowledges as a replica
 	stalled   bool // executes nothing for now
 	ackedBy   map[fsm.NodeID]uint64
-	waiting   int
-	orphans   []uint64 // commits whose client has gone and which wait still
+	pending   []uint64 // commits that wait for their acknowledgement, whether or not their client still does
 	barrier   uint64   // epoch whose barrier was acknowledged ...
 	barrierIn int      // ... in this run
 	frozen    uint64   // highest promise under which it has answered a freeze
 	prepared  *string  // history up to which the next start may roll back
 	killed    bool     // not started since the last kill
 
-	gate     fsm.Instant // open until then
-	held     bool
-	insists  bool
-	blocked  map[netip.Addr]bool
-	claimed  func(netip.Addr)
-	opened   int
-	announed int
+	gate      fsm.Instant // open until then
+	held      bool
+	insists   bool
+	blocked   map[netip.Addr]bool
+	claimed   func(netip.Addr)
+	opened    int
+	announced int
 
 	calls  []string // every call that changes something, in order
 	allow  []string // when not nil: the only calls this test expects
 	fails  map[string]error
 	holds  map[string]*hold
 	notify chan struct{}
+	told   news
 }
 
 // hold keeps a call from returning until it is released or its context ends.
@@ -155,17 +155,30 @@ func (h *host) acknowledged(seq uint64) bool {
 			n++
 		}
 	}
-	if n < h.acks {
-		return false
-	}
-	h.orphans = slices.DeleteFunc(h.orphans, func(o uint64) bool {
-		if o > seq {
-			return false
-		}
-		h.waiting--
-		return true
-	})
-	return true
+	return n >= h.acks
+}
+
+// waiting counts the commits that wait. mu is held.
+func (h *host) waiting() int {
+	h.pending = slices.DeleteFunc(h.pending, h.acknowledged)
+	return len(h.pending)
+}
+
+// news is what a prober would wake its hbd for.
+type news struct {
+	state       fsm.ServerState
+	run         int
+	mode        string
+	source      netip.Addr
+	io, sql, on bool
+}
+
+// changed tells whether there is news since it was last asked. mu is held.
+func (h *host) changed() bool {
+	n := news{h.state, h.run, h.mode, h.source, h.io, h.sql, h.w.connected(h) != nil}
+	old := h.told
+	h.told = n
+	return n != old
 }
 
 // serves: a client at the gate may write. mu is held.
@@ -175,7 +188,7 @@ func (h *host) serves() bool {
 
 // crash ends mysqld as SIGKILL does: what waits for an acknowledgement stays in the log and is acknowledged to nobody. mu is held.
 func (h *host) crash() {
-	h.state, h.mode, h.acks, h.waiting, h.orphans = fsm.ServerDown, "", 0, 0, nil
+	h.state, h.mode, h.acks, h.pending = fsm.ServerDown, "", 0, nil
 	h.io, h.sql, h.ack, h.killed, h.prepared = false, false, false, true, nil
 	clear(h.ackedBy)
 }
@@ -198,7 +211,7 @@ func (h *host) Server() fsm.ServerStatus {
 	sv.HasReplication, sv.IORunning, sv.SQLRunning = h.source.IsValid(), h.io, h.sql
 	sv.IOConnecting = h.io && !connected
 	sv.ReplicaSync = h.ack && connected
-	sv.SourceSync, sv.Waiting, sv.LastEpoch = h.acks > 0, h.waiting, h.lastEpoch()
+	sv.SourceSync, sv.Waiting, sv.LastEpoch = h.acks > 0, h.waiting(), h.lastEpoch()
 	if h.source.IsValid() {
 		sv.SourceHost, sv.SourcePort, sv.Lag = h.source.String(), h.port, &lag
 	}
@@ -224,7 +237,7 @@ func (h *host) Generation() string {
 	if h.state != fsm.ServerUp {
 		return ""
 	}
-	return fmt.Sprint("g", h.generaton)
+	return fmt.Sprint("g", h.receiver)
 }
 
 // Changed receives after every change of the world.
@@ -295,5 +308,5 @@ func (s service) Kill(ctx context.Context) error {
 	return nil
 }
 
-// elapsed is how long a gate opened until deadline stays open: guard and jiffies are taken off.
+// gateUntil is how long the kernel keeps a gate open that was opened until deadline: guard and jiffies are taken off.
 func gateUntil(deadline time.Duration) fsm.Instant { return deadline - 60*time.Millisecond }

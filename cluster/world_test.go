@@ -76,7 +76,9 @@ func (w *world) touch() {
 	close(w.changed)
 	w.changed = make(chan struct{})
 	for _, h := range w.hosts {
-		wake(h.notify)
+		if h.changed() {
+			wake(h.notify)
+		}
 	}
 }
 
@@ -173,12 +175,13 @@ func nextSerial() uint64 {
 	return serials.last
 }
 
-// commit writes a transaction and waits for its acknowledgements. A write that ends without them stays in the log: nobody knows whether it counts.
+// commit writes a transaction and waits for its acknowledgements. A write whose client gives up stays in the log and goes on waiting: nobody knows
+// whether it counts.
 func (w *world) commit(ctx context.Context, h *host, epoch uint64) (txn, error) {
 	w.mu.Lock()
 	x := txn{server: h.server, seq: uint64(len(h.log) + 1), epoch: epoch, serial: nextSerial()}
 	h.log = append(h.log, x)
-	h.waiting++
+	h.pending = append(h.pending, x.seq)
 	run := h.run
 	w.touch()
 	w.mu.Unlock()
@@ -187,18 +190,6 @@ func (w *world) commit(ctx context.Context, h *host, epoch uint64) (txn, error) 
 		alive = h.run == run && h.state == fsm.ServerUp
 		return !alive || h.acknowledged(x.seq)
 	})
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if h.run == run {
-		// A client that gave up leaves its commit waiting; it is done when the server sees the acknowledgement, or dies.
-		if err == nil || epoch > 0 {
-			h.waiting--
-		} else {
-			h.orphans = append(h.orphans, x.seq)
-		}
-		close(w.changed)
-		w.changed = make(chan struct{})
-	}
 	if err == nil && !alive {
 		err = errReset
 	}
