@@ -206,24 +206,31 @@ func (d *deciding) winnable(rule string) bool {
 			Why: fmt.Sprintf("%d of %d sync members could answer the freeze, %d are needed: %s", able, len(d.s.Sync.Members), d.s.Sync.Needed(), join(why))})
 		return false
 	}
-	if ready := d.ready(); ready < 2 {
-		d.out.Verdicts = append(d.out.Verdicts, Verdict{Rule: "failover.acknowledger", Node: d.s.Primary, Value: fmt.Sprint(ready), Threshold: "2",
+	if !d.acknowledgeable() {
+		d.out.Verdicts = append(d.out.Verdicts, Verdict{Rule: "failover.acknowledger", Node: d.s.Primary, Threshold: "2",
 			Why: "a new primary needs another node that acknowledges its barrier"})
 		return false
 	}
 	return true
 }
 
-// ready counts the nodes, the primary apart, that could be promoted or follow the one that is: a former primary cannot before somebody has settled.
-func (d *deciding) ready() int {
-	n := 0
+// acknowledgeable: there are two nodes, the primary apart, of which one could be promoted and the other follow it. A former primary cannot follow
+// before somebody has settled; but that of an unsettled epoch's base may come back itself, and then even the present one follows it.
+func (d *deciding) acknowledgeable() bool {
+	followers := 0
 	for _, id := range d.s.DataNodes() {
 		v := d.v.Node(id)
-		if id != d.s.Primary && d.v.Fresh(d.s, id) && !v.Lost && !v.AgentLost && v.Obs.Server.State == ServerUp && v.Obs.Held == 0 {
-			n++
+		if id == d.s.Primary || !d.v.Fresh(d.s, id) || v.Lost || v.AgentLost {
+			continue
+		}
+		if d.s.Base != nil && id == d.s.Base.Primary && (v.Obs.Held == d.s.Base.Epoch || v.Obs.Whole == lastGrant(d.s).Epoch) {
+			return true
+		}
+		if v.Obs.Server.State == ServerUp && v.Obs.Held == 0 {
+			followers++
 		}
 	}
-	return n
+	return followers >= 2
 }
 
 func (d *deciding) cannotAnswer(m SyncMember) string {
