@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 // after one that failed: what a failure left behind must not blame the next.
 type group struct {
 	options sandbox.Options
+	load    Load // of every scenario
 	cluster *Cluster
 }
 
@@ -92,6 +93,7 @@ type scenario struct {
 	*testing.T
 	*Cluster
 	ctx     context.Context
+	clients Load
 	load    *Workload
 	sampler *Sampler
 	before  api.Status
@@ -104,7 +106,7 @@ type scenario struct {
 func (g *group) run(t *testing.T, name string, fn func(*scenario)) {
 	t.Run(name, func(t *testing.T) {
 		c := g.ensure(t)
-		s := &scenario{T: t, Cluster: c}
+		s := &scenario{T: t, Cluster: c, clients: g.load}
 		var cancel context.CancelFunc
 		s.ctx, cancel = context.WithTimeout(t.Context(), 4*time.Minute)
 		defer cancel()
@@ -133,7 +135,7 @@ func (s *scenario) begin() {
 	if i := s.before.LastIncident; i != nil {
 		s.last = i.ID
 	}
-	if s.load, err = s.StartWorkload(ctx, Load{}); err != nil {
+	if s.load, err = s.StartWorkload(ctx, s.clients); err != nil {
 		s.Fatal(err)
 	}
 	s.sampler = s.StartSampler(ctx, s.load.Ledger)

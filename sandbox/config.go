@@ -2,7 +2,9 @@ package sandbox
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -69,6 +71,12 @@ func hbdConfig(p plan, h planHost, s server) (string, error) {
 	}
 	fmt.Fprintf(&b, "timing: %s\non_service_down: %s\n", p.Timing, p.OnServiceDown)
 	fmt.Fprintf(&b, "log: {level: %s, format: text}\n", p.LogLevel)
+	if len(p.Settings) > 0 {
+		b.WriteString("settings:\n")
+		for _, key := range slices.Sorted(maps.Keys(p.Settings)) {
+			fmt.Fprintf(&b, "  %s: %s\n", key, p.Settings[key])
+		}
+	}
 	if h.Role == RoleWitness {
 		return b.String(), nil
 	}

@@ -32,21 +32,22 @@ const DefaultName = "default"
 
 // Options says which sandbox Up builds. The zero value is three database hosts with MariaDB and hbd.
 type Options struct {
-	Name          string // lower-case letters, digits and dashes, at most 24; DefaultName if empty
-	Dir           string // directory that holds sandboxes, this one in Dir/Name; DefaultDir() if empty
-	Nodes         int    // database hosts db1..; 3 if 0, at most 9
-	Witnesses     int    // hosts w1.. with hbd and no server; at most 9
-	Server        string // "mariadb" (default); anything else is refused, see server.go
-	ServerPath    string // directory with the server's programs; $PATH, /usr/sbin and /usr/bin if empty
-	Timing        string // timing profile in hbd's configuration: "lan" (default) or "fast"
-	OnServiceDown string // "restart" (default) or "failover"
-	LogLevel      string // hbd's log level: debug, info (default), warn, error
-	VIP6          bool   // gives the cluster an IPv6 VIP as well
-	Bare          bool   // no hbd: each database host starts its server itself, replication is not set up
-	NoBootstrap   bool   // start hbd everywhere but leave the cluster without a first primary
-	DiskSize      int64  // bytes of memory disk for each data directory; 0: the real disk. fill-disk needs it
-	HBD           string // path of hbd; beside this program, else in $PATH, if empty
-	Program       string // path of hbctl, which runs the sandbox; see RunIfChild and findProgram if empty
+	Name          string            // lower-case letters, digits and dashes, at most 24; DefaultName if empty
+	Dir           string            // directory that holds sandboxes, this one in Dir/Name; DefaultDir() if empty
+	Nodes         int               // database hosts db1..; 3 if 0, at most 9
+	Witnesses     int               // hosts w1.. with hbd and no server; at most 9
+	Server        string            // "mariadb" (default); anything else is refused, see server.go
+	ServerPath    string            // directory with the server's programs; $PATH, /usr/sbin and /usr/bin if empty
+	Timing        string            // timing profile in hbd's configuration: "lan" (default) or "fast"
+	OnServiceDown string            // "restart" (default) or "failover"
+	Settings      map[string]string // thresholds of hbd's settings section that differ from the profile's
+	LogLevel      string            // hbd's log level: debug, info (default), warn, error
+	VIP6          bool              // gives the cluster an IPv6 VIP as well
+	Bare          bool              // no hbd: each database host starts its server itself, replication is not set up
+	NoBootstrap   bool              // start hbd everywhere but leave the cluster without a first primary
+	DiskSize      int64             // bytes of memory disk for each data directory; 0: the real disk. fill-disk needs it
+	HBD           string            // path of hbd; beside this program, else in $PATH, if empty
+	Program       string            // path of hbctl, which runs the sandbox; see RunIfChild and findProgram if empty
 
 	// TieToCaller makes the sandbox end when the calling process ends, however it ends. For tests.
 	TieToCaller bool

@@ -28,22 +28,23 @@ const (
 // plan is everything that is decided before anything is built. It is stored as plan.json in the sandbox's
 // directory and read by the runner, by the hosts and by Open.
 type plan struct {
-	Name          string     `json:"name"`
-	Dir           string     `json:"dir"`
-	Subnet        int        `json:"subnet"` // N in 10.77.N.0/24 and fd77:N::/64
-	VIP           string     `json:"vip"`
-	VIP6          string     `json:"vip6,omitempty"`
-	Server        string     `json:"server"`
-	ServerPath    string     `json:"server_path,omitempty"`
-	Timing        string     `json:"timing"`
-	OnServiceDown string     `json:"on_service_down"`
-	LogLevel      string     `json:"log_level"`
-	Bare          bool       `json:"bare"`
-	DiskSize      int64      `json:"disk_size,omitempty"`
-	HBD           string     `json:"hbd,omitempty"`
-	Program       string     `json:"program"`
-	Secrets       secrets    `json:"secrets"`
-	Hosts         []planHost `json:"hosts"`
+	Name          string            `json:"name"`
+	Dir           string            `json:"dir"`
+	Subnet        int               `json:"subnet"` // N in 10.77.N.0/24 and fd77:N::/64
+	VIP           string            `json:"vip"`
+	VIP6          string            `json:"vip6,omitempty"`
+	Server        string            `json:"server"`
+	ServerPath    string            `json:"server_path,omitempty"`
+	Timing        string            `json:"timing"`
+	OnServiceDown string            `json:"on_service_down"`
+	LogLevel      string            `json:"log_level"`
+	Settings      map[string]string `json:"settings,omitempty"`
+	Bare          bool              `json:"bare"`
+	DiskSize      int64             `json:"disk_size,omitempty"`
+	HBD           string            `json:"hbd,omitempty"`
+	Program       string            `json:"program"`
+	Secrets       secrets           `json:"secrets"`
+	Hosts         []planHost        `json:"hosts"`
 }
 
 // planHost is one host of the plan.
@@ -66,7 +67,7 @@ type secrets struct {
 func newPlan(o Options) (plan, error) {
 	p := plan{
 		Name: o.Name, Dir: filepath.Join(o.Dir, o.Name), Subnet: subnetOf(o.Name),
-		Server: o.Server, ServerPath: o.ServerPath, Timing: o.Timing, OnServiceDown: o.OnServiceDown, LogLevel: o.LogLevel,
+		Server: o.Server, ServerPath: o.ServerPath, Timing: o.Timing, OnServiceDown: o.OnServiceDown, LogLevel: o.LogLevel, Settings: o.Settings,
 		Bare: o.Bare, DiskSize: o.DiskSize, HBD: o.HBD, Program: o.Program,
 		Secrets: secrets{Manager: rand.Text(), Replication: rand.Text(), App: rand.Text()},
 	}
