@@ -28,7 +28,7 @@ const tryTimeout = 5 * time.Second
 const maxAnswer = 1 << 20
 
 // bootstrap makes db1 the first primary and returns when the cluster is steady and serves through the VIP. It needs
-// of hbd: POST /v1/bootstrap {"primary":"db1"} and GET /v1/status with a phase, on port 7948.
+// of hbd: POST /v1/bootstrap {"primary":"db1","actor":"..."} and GET /v1/status with a phase, on port 7948.
 func (s *Sandbox) bootstrap(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, bootstrapTimeout)
 	defer cancel()
@@ -85,7 +85,7 @@ func (s *Sandbox) HTTPClient(host string) *http.Client {
 
 func (s *Sandbox) postBootstrap(ctx context.Context, client *http.Client) error {
 	url := fmt.Sprintf("http://%s:%d/v1/bootstrap", s.plan.Hosts[0].Name, apiPort)
-	body, err := json.Marshal(map[string]string{"primary": s.plan.Hosts[0].Name})
+	body, err := json.Marshal(map[string]string{"primary": s.plan.Hosts[0].Name, "actor": "hbctl sandbox"})
 	if err != nil {
 		return refusal{err}
 	}

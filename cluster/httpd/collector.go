@@ -82,7 +82,7 @@ func newCollector(cfg Config) *collector {
 		backend: cfg.Backend,
 		metrics: all,
 		phaseTimes: prometheus.NewDesc("highbase_operation_phase_duration_seconds",
-			"Time taken by the phases of operations this node led.", []string{"phase"}, nil),
+			"Time taken by the phases of the operations of the cluster; every node counts all of them.", []string{"phase"}, nil),
 		writeGaps: prometheus.NewDesc("highbase_write_gap_seconds",
 			"Time from the last write acknowledged before an operation to the first one after it.", []string{"kind"}, nil),
 	}

@@ -91,10 +91,10 @@ func serverMetrics() []metric {
 	}
 }
 
-// operationMetrics are of the operations this node led.
+// operationMetrics are of the operations of the whole cluster, as this node applied them.
 func operationMetrics() []metric {
 	return []metric{
-		family("operations_total", "Operations ended while this node led them.", asCounter, []string{"kind", "result"},
+		family("operations_total", "Operations of the cluster that ended while this hbd ran; every node counts all of them.", asCounter, []string{"kind", "result"},
 			func(l Local, put func(float64, ...string)) {
 				for _, k := range kinds {
 					for _, e := range ends {

@@ -40,7 +40,7 @@ type Local struct {
 	// FailuresTolerated is how many more nodes may be lost, in the worst order.
 	FailuresTolerated int
 
-	// Operations counts ended operations this node led since it started.
+	// Operations counts the operations that ended while this hbd ran, as the replicated state tells them: the same on all nodes.
 	Operations map[OperationKey]uint64
 	// Phases are the durations of operation phases, by phase name.
 	Phases map[string]Histogram
@@ -67,7 +67,7 @@ const (
 )
 
 // Phases of an operation, the labels of operation_phase_duration_seconds that exist from the start.
-var phaseNames = []string{"detect", "begin", "freeze", "fence", "promote", "drain", "barrier", "announce", "settle"}
+var phaseNames = []string{"prepare", "release", "restart", "fence", "freeze", "drain", "barrier", "announce"}
 
 // VIP is one virtual address on this node.
 type VIP struct {

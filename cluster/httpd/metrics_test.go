@@ -92,7 +92,7 @@ func TestMetricsValues(t *testing.T) {
 		`highbase_operation_phase_duration_seconds_bucket{phase="fence",le="0.02"} 1`,
 		`highbase_operation_phase_duration_seconds_bucket{phase="fence",le="60"} 1`,
 		`highbase_operation_phase_duration_seconds_bucket{phase="fence",le="+Inf"} 2`,
-		`highbase_operation_phase_duration_seconds_count{phase="settle"} 0`,
+		`highbase_operation_phase_duration_seconds_count{phase="restart"} 0`,
 		`highbase_operation_phase_duration_seconds_count{phase="homemade"} 2`,
 		`highbase_write_gap_seconds_count{kind="switchover"} 2`,
 		`highbase_write_gap_seconds_count{kind="restart"} 0`,

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -43,11 +42,20 @@ func translate(err error) error {
 		cluster.ErrNotLeader: httpd.ErrNotLeader, cluster.ErrUnknownOutcome: httpd.ErrUnknownOutcome, cluster.ErrUnknownNode: httpd.ErrUnknownNode,
 	} {
 		if errors.Is(err, ours) {
-			return fmt.Errorf("%w: %w", theirs, err)
+			return translated{kind: theirs, error: err}
 		}
 	}
 	return err
 }
+
+// translated is an error with the words of the one and the kind of the other.
+type translated struct {
+	error
+	kind error
+}
+
+// Unwrap makes it both.
+func (t translated) Unwrap() []error { return []error{t.kind, t.error} }
 
 // Bootstrap implements httpd.Backend, as do the others.
 func (b *backend) Bootstrap(ctx context.Context, req api.BootstrapRequest) (api.Result, error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/highbase/highbase/cluster/api"
 )
@@ -28,4 +29,21 @@ func serverName(version string) string {
 		return "MariaDB " + number
 	}
 	return "MySQL " + number
+}
+
+// gatherEvery is how often what the node hands out once is fetched. A node keeps its last incidents only.
+const gatherEvery = time.Second
+
+// gather counts the operations also while nobody scrapes: the counters begin when hbd does, not with the first scrape.
+func (b *backend) gather(ctx context.Context) {
+	tick := time.NewTicker(gatherEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			b.Local()
+		}
+	}
 }

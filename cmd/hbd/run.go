@@ -166,6 +166,7 @@ func (d *daemon) serve(signals <-chan os.Signal) error {
 		})
 	}
 	running.Go(func() { d.notifyService(ctx) })
+	running.Go(func() { d.backend.gather(ctx) })
 	select {
 	case err := <-failed:
 		return err
