@@ -13,7 +13,7 @@ type Status struct {
 	Name   string `json:"name"`
 	Dir    string `json:"dir"`
 	VIP    string `json:"vip"`
-	VIP6   string `json:"vip6,omitempty"`
+	VIP6   string `json:"vip6"`
 	Server string `json:"server"`
 	DSN    string `json:"dsn"` // account app on database app through the VIP, in go-sql-driver's form
 	Hosts  []Host `json:"hosts"`

@@ -19,7 +19,7 @@ func newBootstrap(a *app) *cobra.Command {
 Any other node with data of its own stays out until it is rebuilt.`,
 		Example: `  hbctl bootstrap                  the node that is asked becomes the first primary
   hbctl bootstrap --primary db1`,
-		Args: usage(cobra.NoArgs),
+		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.simple(cmd.Context(), func(ctx context.Context, c *api.Client) (api.Result, error) {
 				return c.Bootstrap(ctx, api.BootstrapRequest{Primary: primary, Actor: actor()})
@@ -34,11 +34,10 @@ func newPause(a *app) *cobra.Command {
 	var duration time.Duration
 	var why string
 	cmd := &cobra.Command{
-		Use:   "pause",
-		Short: "Forbid new operations; leases, fencing and what is under way go on",
-		Example: `  hbctl pause --for 1h --why "switch upgrade in rack 3"
-  hbctl pause                   until hbctl resume`,
-		Args: usage(cobra.NoArgs),
+		Use:     "pause",
+		Short:   "Forbid new operations; leases, fencing and what is under way go on",
+		Example: `  hbctl pause --why "switch upgrade in rack 3"    until hbctl resume`,
+		Args:    usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("for") && duration < time.Second {
 				return usageError{fmt.Errorf("--for %s, expected at least 1s", duration)}
@@ -50,7 +49,7 @@ func newPause(a *app) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().DurationVar(&duration, "for", 0, "end the pause by itself after this long, like 1h30m (default until resumed)")
+	cmd.Flags().DurationVar(&duration, "for", 0, "end the pause by itself after this long, like 1h30m (default until resumed); not carried out by hbd yet: refused")
 	cmd.Flags().StringVar(&why, "why", "", "`TEXT` shown to whoever looks at the cluster meanwhile")
 	return cmd
 }
@@ -60,7 +59,7 @@ func newResume(a *app) *cobra.Command {
 		Use:     "resume",
 		Short:   "End a pause",
 		Example: "  hbctl resume",
-		Args:    usage(cobra.NoArgs),
+		Args:    usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.simple(cmd.Context(), func(ctx context.Context, c *api.Client) (api.Result, error) {
 				return c.Resume(ctx, api.ResumeRequest{Actor: actor()})

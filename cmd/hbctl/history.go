@@ -17,7 +17,7 @@ func newHistory(a *app) *cobra.Command {
 		Short: "The changes of the primary, newest first: what, why, by whom, how long",
 		Example: `  hbctl history
   hbctl history -o json | jq '.incidents[] | select(.kind != "switchover")'`,
-		Args: usage(cobra.NoArgs),
+		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return ask(cmd.Context(), a, (*api.Client).History, a.showHistory)
 		},
@@ -121,13 +121,26 @@ var verdictHead = []string{"RULE", "NODE", "OK", "VALUE", "THRESHOLD", "WHY"}
 func verdictRows(verdicts []api.Verdict) [][]string {
 	var refused, passed [][]string
 	for _, v := range verdicts {
+		value, threshold := shorten(v.Value), shorten(v.Threshold)
 		if v.OK {
-			passed = append(passed, []string{v.Rule, v.Node, "yes", v.Value, v.Threshold, v.Why})
+			passed = append(passed, []string{v.Rule, v.Node, "yes", value, threshold, v.Why})
 		} else {
-			refused = append(refused, []string{v.Rule, v.Node, "NO", v.Value, v.Threshold, v.Why})
+			refused = append(refused, []string{v.Rule, v.Node, "NO", value, threshold, v.Why})
 		}
 	}
 	return append(refused, passed...)
+}
+
+// widest is how much of a value a table of verdicts shows; -o json has all of it.
+const widest = 32
+
+// shorten cuts the middle out of long values such as GTID sets and run ids: their ends tell them apart.
+func shorten(s string) string {
+	r := []rune(s)
+	if len(r) <= widest {
+		return s
+	}
+	return string(r[:widest/2]) + "…" + string(r[len(r)-widest/2+1:])
 }
 
 // ask makes one read and shows its answer as JSON or by show.

@@ -124,6 +124,14 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
+// noArgs is cobra.NoArgs without its talk of unknown commands.
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("no argument is taken here, got %q", args[0])
+	}
+	return nil
+}
+
 // client makes a client for the addresses given by flag, environment or default.
 func (a *app) client() (*api.Client, error) {
 	if a.timeout <= 0 {

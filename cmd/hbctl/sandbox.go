@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -71,8 +70,11 @@ func newSandboxUp(place *sandboxPlace) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Build the sandbox and bootstrap its cluster",
-		Args:  usage(cobra.NoArgs),
+		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Nodes == 0 { // to the sandbox it means the default, to whoever typed it not
+				return usageError{errors.New("--nodes 0, expected 1 to 9")}
+			}
 			var err error
 			if o.DiskSize, err = parseSize(diskSize); err != nil {
 				return usageError{err}
@@ -85,6 +87,9 @@ func newSandboxUp(place *sandboxPlace) *cobra.Command {
 			sb, err := sandbox.Up(cmd.Context(), o)
 			if err != nil {
 				return sandboxError(err)
+			}
+			if wantsJSON(cmd) {
+				return printSandboxJSON(cmd, sb)
 			}
 			return printTryThis(cmd.Context(), cmd.OutOrStdout(), place, sb, o.Bare)
 		},
@@ -155,14 +160,19 @@ func newSandboxDown(place *sandboxPlace) *cobra.Command {
 	return &cobra.Command{
 		Use:   "down",
 		Short: "End the sandbox and remove everything of it",
-		Args:  usage(cobra.NoArgs),
+		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := sandbox.Down(cmd.Context(), place.dir, place.name)
-			if errors.Is(err, sandbox.ErrNotUp) { // what was asked for is the case
+			wasUp := !errors.Is(err, sandbox.ErrNotUp)
+			switch {
+			case wasUp && err != nil:
+				return sandboxError(err)
+			case wantsJSON(cmd):
+				return encodeJSON(cmd.OutOrStdout(), sandboxDown{Name: place.name, WasUp: wasUp})
+			case !wasUp: // what was asked for is the case
 				fmt.Fprintln(cmd.ErrOrStderr(), err)
-				return nil
 			}
-			return sandboxError(err)
+			return nil
 		},
 	}
 }
@@ -171,32 +181,31 @@ func newSandboxStatus(place *sandboxPlace) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Hosts, addresses and processes of the sandbox",
-		Args:  usage(cobra.NoArgs),
+		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			sb, err := place.open()
 			if err != nil {
 				return err
 			}
+			if wantsJSON(cmd) {
+				return printSandboxJSON(cmd, sb)
+			}
 			st, err := sb.Status(cmd.Context())
 			if err != nil {
 				return err
 			}
-			if o := cmd.Flag("output"); o == nil || o.Value.String() != "json" { // a flag of the root command
-				return printSandbox(cmd.OutOrStdout(), st)
-			}
-			enc := json.NewEncoder(cmd.OutOrStdout())
-			enc.SetIndent("", "  ")
-			return enc.Encode(st)
+			return printSandbox(cmd.OutOrStdout(), st)
 		},
 	}
 }
 
 func printSandbox(out io.Writer, st sandbox.Status) error {
-	fmt.Fprintf(out, "sandbox %s (%s) in %s\nVIP  %s %s\nDSN  %s\n", st.Name, st.Server, st.Dir, st.VIP, st.VIP6, st.DSN)
+	vips := strings.TrimSpace(st.VIP + " " + st.VIP6)
+	fmt.Fprintf(out, "sandbox %s (%s) in %s\nVIP  %s\nDSN  %s\n", st.Name, st.Server, st.Dir, vips, st.DSN)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "HOST\tROLE\tSTATE\tADDRESS\tHBD\tMYSQLD\tLOG")
 	for _, h := range st.Hosts {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.Name, h.Role, h.State, h.Address, pidText(h.PIDs.HBD), pidText(h.PIDs.Mysqld), h.Log)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.Name, h.Role, h.State, h.Address, pidText(h.PIDs.HBD), pidText(h.PIDs.Mysqld), cell(h.Log))
 	}
 	return w.Flush()
 }

@@ -56,7 +56,13 @@ func newSandboxFault(place *sandboxPlace) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return sandboxError(sb.Fault(cmd.Context(), args[0], args[1:]...))
+			if err := sb.Fault(cmd.Context(), args[0], args[1:]...); err != nil {
+				return sandboxError(err)
+			}
+			if wantsJSON(cmd) {
+				return encodeJSON(cmd.OutOrStdout(), sandboxFault{Verb: args[0], Args: args[1:]})
+			}
+			return nil
 		},
 	}
 }

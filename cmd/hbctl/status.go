@@ -23,7 +23,7 @@ func newStatus(a *app) *cobra.Command {
   hbctl status --check || page-somebody     exit 0 healthy, 10 degraded, 11 no primary
   hbctl status --watch
   hbctl status -o json | jq .primary`,
-		Args: usage(cobra.NoArgs),
+		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if check && watch {
 				return usageError{errors.New("--check and --watch exclude each other")}

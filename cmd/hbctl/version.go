@@ -27,7 +27,7 @@ func newVersion(a *app) *cobra.Command {
 		Use:     "version",
 		Short:   "The version of this program",
 		Example: "  hbctl version\n  hbctl version -o json",
-		Args:    usage(cobra.NoArgs),
+		Args:    usage(noArgs),
 		RunE: func(*cobra.Command, []string) error {
 			v := versionInfo{Version: version, Revision: revision, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 			if v.Revision == "" {
