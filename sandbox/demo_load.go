@@ -17,10 +17,12 @@ const (
 	// loadConnect bounds a connect. Longer than a busy machine needs, shorter than the second after which a kernel
 	// sends a lost SYN again.
 	loadConnect = 100 * time.Millisecond
-	// loadAnswer bounds a statement: how long a writer hangs on a host that vanished without a word.
+	// loadAnswer bounds a statement: how long a writer hangs on a host that vanished without a word. Each writer has a part
+	// of loadConnect more than the one before: in step, they would all meet a new holder up to loadConnect late.
 	loadAnswer = 250 * time.Millisecond
-	// loadPause is between two rows of one writer, so that the machine is not what is measured.
-	loadPause = 5 * time.Millisecond
+	// loadPause is between two rows of one writer. A few writers then stay below what a replica applies one after another
+	// on a small machine: the lag of replicas is not what is measured.
+	loadPause = 20 * time.Millisecond
 )
 
 // loadTable holds the rows of a Load, in the application's database.
@@ -60,7 +62,9 @@ func (s *Sandbox) StartLoad(ctx context.Context, dsn string, writers int) (*Load
 		return nil, err
 	}
 	for i := 1; i <= writers; i++ {
-		l.done.Go(func() { l.write(work, i) })
+		own := cfg.Clone()
+		own.ReadTimeout += loadConnect * time.Duration(i-1) / time.Duration(writers)
+		l.done.Go(func() { l.write(work, own, i) })
 	}
 	if err := l.AwaitAck(ctx, 0); err != nil {
 		l.Stop()
@@ -104,7 +108,7 @@ func (l *Load) AwaitAck(ctx context.Context, after time.Duration) error {
 }
 
 func (l *Load) createTable(ctx context.Context) error {
-	conn, err := l.connect(ctx)
+	conn, err := connect(ctx, l.config)
 	if err != nil {
 		return err
 	}
@@ -120,8 +124,8 @@ type session interface {
 	driver.ExecerContext
 }
 
-func (l *Load) connect(ctx context.Context) (session, error) {
-	connector, err := mysql.NewConnector(l.config)
+func connect(ctx context.Context, cfg *mysql.Config) (session, error) {
+	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("making a connector: %w", err)
 	}
@@ -137,7 +141,7 @@ func (l *Load) connect(ctx context.Context) (session, error) {
 }
 
 // write inserts row after row until ctx ends. A number is used once, whatever became of its row.
-func (l *Load) write(ctx context.Context, writer int) {
+func (l *Load) write(ctx context.Context, cfg *mysql.Config, writer int) {
 	var conn session
 	defer func() {
 		if conn != nil {
@@ -153,7 +157,7 @@ func (l *Load) write(ctx context.Context, writer int) {
 		case <-tick.C:
 		}
 		if conn == nil {
-			fresh, err := l.connect(ctx)
+			fresh, err := connect(ctx, cfg)
 			if err != nil {
 				continue // nobody at the address: the next tick tries again
 			}

@@ -26,8 +26,8 @@ const (
 	demoDownLimit  = 30 * time.Second
 )
 
-// demoWriters is how many clients write through the VIP.
-const demoWriters = 2
+// demoWriters is how many clients write through the VIP. They notice a new holder within 100 ms divided by this.
+const demoWriters = 4
 
 // demoLogTail is how much of each log a failed demo shows, in bytes.
 const demoLogTail = 3000

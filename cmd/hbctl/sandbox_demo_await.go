@@ -98,6 +98,12 @@ func settled(st api.Status) bool {
 	return i >= 0 && st.Nodes[i].Writable
 }
 
+// reports tells whether the cluster has fresh word of a node.
+func reports(st api.Status, id string) bool {
+	i := slices.IndexFunc(st.Nodes, func(n api.Node) bool { return n.ID == id })
+	return i >= 0 && st.Nodes[i].Server != api.ServerUnknown
+}
+
 // following counts the replicas that are well and follow.
 func (d *demo) following(st api.Status) int {
 	n := 0

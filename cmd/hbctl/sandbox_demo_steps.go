@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,7 +46,7 @@ func (d *demo) killHost(ctx context.Context) error {
 		fault: "host " + old + " killed", title: "The primary's host loses power: kill-host " + old, kind: api.KindTakeover,
 		act: func(ctx context.Context) error { return d.sb.Fault(ctx, "kill-host", old) },
 		done: func(st api.Status) bool {
-			return st.Primary != old && settled(st) && d.following(st) == len(d.dataHosts())-2
+			return st.Primary != old && settled(st) && d.following(st) == len(d.dataHosts())-2 && !reports(st, old)
 		},
 		held: func(in api.Incident, st api.Status) string {
 			if in.From != old || in.To != st.Primary || st.Epoch <= epoch {
@@ -102,16 +103,11 @@ func (d *demo) startHost(ctx context.Context) error {
 	watch := stages{begin: wall, phases: []api.Phase{}}
 	watch.reached("boot")
 	st, err := d.awaitStatus(ctx, host+" to follow again", func(st api.Status) bool {
-		for _, n := range st.Nodes {
-			if n.ID != host {
-				continue
-			}
-			if n.Server != api.ServerUnknown {
-				watch.reached("report")
-			}
-			if n.Server == api.ServerUp {
-				watch.reached("server")
-			}
+		if reports(st, host) {
+			watch.reached("report")
+		}
+		if i := slices.IndexFunc(st.Nodes, func(n api.Node) bool { return n.ID == host && n.Server == api.ServerUp }); i >= 0 {
+			watch.reached("server")
 		}
 		return d.whole(st)
 	})
