@@ -1,0 +1,110 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/highbase/highbase/fsm"
+)
+
+// TestOnlyANewerOrderCancelsTheActionInHand: a refused one and a repeated one do not.
+func TestOnlyANewerOrderCancelsTheActionInHand(t *testing.T) {
+	u := newUnitAs(t, "db2")
+	u.steady("db1")
+	u.follower("db1")
+	u.begin()
+	accepted := u.order(fsm.OrderFreeze)
+	if err := u.acceptOrder(accepted); err != nil {
+		t.Fatal(err)
+	}
+	k := u.host.holdCall("Reconnect")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		u.carryOut(u.short(), []fsm.Action{u.action(fsm.ActReconnect)})
+	}()
+	inHand := <-k.entered
+
+	lower := accepted
+	lower.Index--
+	if err := u.acceptOrder(lower); err == nil && !breakEpoch {
+		t.Error("a lower order was accepted")
+	}
+	if err := u.acceptOrder(accepted); err != nil && !breakEpoch {
+		t.Errorf("the same order again: %v", err)
+	}
+	if inHand.Err() != nil && !breakEpoch {
+		t.Fatalf("the action in hand was cancelled: %v", context.Cause(inHand))
+	}
+	// The control: a newer one does.
+	if err := u.acceptOrder(u.order0(fsm.OrderFreeze)); err != nil {
+		t.Fatal(err)
+	}
+	<-inHand.Done()
+	if !errors.Is(context.Cause(inHand), errPreempted) {
+		t.Errorf("cancelled because of %v", context.Cause(inHand))
+	}
+	<-done
+}
+
+func TestExecutorTakesTurns(t *testing.T) {
+	var e executor
+	ctx := context.Background()
+	inside := make(chan struct{})
+	release := make(chan struct{})
+	result := make(chan error, 1)
+	go func() {
+		result <- e.order(ctx, func(ctx context.Context) error {
+			close(inside)
+			<-release
+			return ctx.Err()
+		})
+	}()
+	<-inside
+	e.preempt()
+	if e.turn.TryLock() {
+		t.Fatal("a second change could begin")
+	}
+	close(release)
+	if err := <-result; err != nil {
+		t.Errorf("preempt reached an order: %v", err)
+	}
+}
+
+func TestNothingRunsWhoseCallerHasGone(t *testing.T) {
+	var e executor
+	ctx, cancel := context.WithCancelCause(context.Background())
+	why := errors.New("gone")
+	cancel(why)
+	ran := func(context.Context) error { t.Error("it ran"); return nil }
+	if err := e.action(ctx, ran); !errors.Is(err, why) {
+		t.Errorf("action: %v", err)
+	}
+	if err := e.order(ctx, ran); !errors.Is(err, why) {
+		t.Errorf("order: %v", err)
+	}
+	// The control: somebody who waits gets it done.
+	done := false
+	if err := e.action(context.Background(), func(context.Context) error { done = true; return nil }); err != nil || !done {
+		t.Errorf("done %t, %v", done, err)
+	}
+}
+
+// TestEveryActionHasAnExecutor: none is unknown to this version.
+func TestEveryActionHasAnExecutor(t *testing.T) {
+	for _, kind := range fsm.ActionKinds() {
+		t.Run(string(kind), func(t *testing.T) {
+			u := newUnit(t)
+			u.steady("db1")
+			u.host.change(func() { u.host.state = fsm.ServerDown })
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			err := u.execute(ctx, u.action(kind))
+			if err != nil && strings.Contains(err.Error(), "not known to this version") {
+				t.Error(err)
+			}
+		})
+	}
+}

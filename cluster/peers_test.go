@@ -1,0 +1,162 @@
+package cluster
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/highbase/highbase/fsm"
+)
+
+// sight is what a unit says of one peer.
+func (u *unit) sight(id fsm.NodeID) fsm.Sight {
+	u.t.Helper()
+	all := u.peers.sights()
+	i := slices.IndexFunc(all, func(s fsm.Sight) bool { return s.Node == id })
+	if i < 0 {
+		u.t.Fatalf("no sight of %s", id)
+	}
+	return all[i]
+}
+
+// aged makes a peer one that was last reached an hour ago.
+func (u *unit) aged(id fsm.NodeID) *peer {
+	pe := u.peers.known[id]
+	u.peers.mu.Lock()
+	defer u.peers.mu.Unlock()
+	pe.lastAgent, pe.lastServer = now()-time.Hour, now()-time.Hour
+	return pe
+}
+
+// TestAgeIsNoEvidenceWithoutTries: a process that was starved itself has aged, not tried.
+func TestAgeIsNoEvidenceWithoutTries(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	set := u.settings()
+	pe := u.aged("db2")
+	u.w.hosts["db2"].change(func() { u.w.hosts["db2"].reachable = false })
+	for try := range enoughTries {
+		if s := u.sight("db2"); s.AgentAge > set.FailAfter || s.ServerAge > set.FailAfter {
+			t.Fatalf("after %d tries its age counts: %+v", try, s)
+		}
+		// Nobody listens at its address: each try fails.
+		u.peers.ping(u.short(), pe, set)
+		u.peers.tryServer(u.short(), pe, set)
+	}
+	if s := u.sight("db2"); s.AgentAge <= set.FailAfter {
+		t.Errorf("after %d tries its hbd's age does not count: %+v", enoughTries, s)
+	}
+	// The server is tried once a second by now, so those tries are counted apart.
+	pe.tried = 0
+	for pe.noServer < enoughTries {
+		pe.tried = 0
+		u.peers.tryServer(u.short(), pe, set)
+	}
+	if s := u.sight("db2"); s.ServerAge <= set.FailAfter {
+		t.Errorf("after %d tries its mysqld's age does not count: %+v", enoughTries, s)
+	}
+}
+
+func TestOneAnswerTakesTheEvidenceAway(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	set := u.settings()
+	pe := u.aged("db2")
+	pe.noAgent, pe.noServer = 99, 99
+	u.peers.tryServer(u.short(), pe, set)
+	if s := u.sight("db2"); s.ServerAge > set.FailAfter || s.AgentAge <= set.FailAfter {
+		t.Errorf("its mysqld answered, its hbd did not: %+v", s)
+	}
+	pe = u.aged("db2")
+	pe.noAgent, pe.noServer = 99, 99
+	obs := fsm.Observation{Node: "db2", Run: "r", Sequence: 1, Server: fsm.ServerStatus{State: fsm.ServerUp}}
+	u.peer("db2", answersPing(obs))
+	u.peers.ping(u.short(), pe, set)
+	if s := u.sight("db2"); s.ServerAge > set.FailAfter || s.AgentAge > set.FailAfter {
+		t.Errorf("its hbd answered and says that mysqld is up: %+v", s)
+	}
+}
+
+// TestServerIsTriedOnlyWhileItsHbdIsSilent.
+func TestServerIsTriedOnlyWhileItsHbdIsSilent(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	pe := u.aged("db2")
+	pe.agentOK = true
+	u.peers.tryServer(u.short(), pe, u.settings())
+	if pe.reached || pe.noServer != 0 || pe.tried != 0 {
+		t.Errorf("it was tried: %+v", pe)
+	}
+}
+
+func TestOldObservationsNeverReplaceNewerOnes(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	obs := func(run string, seq uint64, serving uint64) fsm.Observation {
+		return fsm.Observation{Node: "db2", Run: run, Sequence: seq, Serving: serving}
+	}
+	steps := []struct {
+		in   fsm.Observation
+		kept uint64
+	}{
+		{obs("a", 5, 1), 1},
+		{obs("a", 4, 2), 1},
+		{obs("a", 5, 3), 1},
+		{obs("a", 6, 4), 4},
+		{obs("b", 1, 5), 5}, // another run counts from its own beginning
+		{obs("b", 1, 6), 5},
+		{obs("b", 2, 7), 7},
+	}
+	for _, s := range steps {
+		u.peers.received("db2", s.in)
+		got, at, ok := u.peers.observed("db2")
+		if !ok || got.Serving != s.kept || at == 0 {
+			t.Errorf("after %s/%d: kept %d, want %d", s.in.Run, s.in.Sequence, got.Serving, s.kept)
+		}
+	}
+	u.peers.received("db3", obs("a", 9, 8))
+	if _, _, ok := u.peers.observed("db3"); ok {
+		t.Error("db2's observation was kept as db3's")
+	}
+	u.peers.received("stranger", obs("a", 9, 8))
+	if got := len(u.peers.observations()); got != 3 {
+		t.Errorf("%d observations, want its own and two", got)
+	}
+}
+
+func TestLostReplicaIsCutOffAtItsPrimary(t *testing.T) {
+	up := fsm.Observation{Node: "db2", Run: "a", Sequence: 1, Server: fsm.ServerStatus{State: fsm.ServerUp}}
+	down := fsm.Observation{Node: "db2", Run: "a", Sequence: 2, Server: fsm.ServerStatus{State: fsm.ServerDown}}
+	for _, c := range []struct {
+		name    string
+		primary fsm.NodeID
+		cuts    int
+	}{{"primary", "db1", 1}, {"replica", "db3", 0}} {
+		t.Run(c.name, func(t *testing.T) {
+			u := newUnit(t)
+			u.steady(c.primary)
+			u.peers.received("db2", up)
+			if n := u.host.count("SeverPeer"); n != 0 {
+				t.Fatalf("cut %d times while it is up", n)
+			}
+			u.peers.received("db2", down)
+			if n := u.host.count("SeverPeer"); n != c.cuts {
+				t.Errorf("its mysqld went down: cut %d times, want %d", n, c.cuts)
+			}
+			u.peers.received("db2", fsm.Observation{Node: "db2", Run: "a", Sequence: 3, Server: down.Server})
+			if n := u.host.count("SeverPeer"); n != c.cuts {
+				t.Errorf("cut again while it stays down: %d", n)
+			}
+			// The other way to lose it: nobody answers at its host.
+			u.w.hosts["db2"].change(func() { u.w.hosts["db2"].reachable = false })
+			pe := u.peers.known["db2"]
+			for range enoughTries + 3 {
+				pe.tried = 0
+				u.peers.tryServer(u.short(), pe, u.settings())
+			}
+			if n := u.host.count("SeverPeer"); n != 2*c.cuts {
+				t.Errorf("its host went away: cut %d times, want %d", n, 2*c.cuts)
+			}
+		})
+	}
+}
