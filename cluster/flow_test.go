@@ -1,13 +1,398 @@
 package cluster
 
 import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/highbase/highbase/cluster/api"
+	"github.com/highbase/highbase/fsm"
 )
+
+// incident is the newest ended operation of a kind, as a node knows it.
+func (m *member) incident(kind fsm.Kind) (fsm.Incident, bool) {
+	for _, in := range slices.Backward(m.store.State().Incidents) {
+		if in.Kind == kind {
+			return in, true
+		}
+	}
+	return fsm.Incident{}, false
+}
+
+// awaitIncident waits until an operation of a kind has ended.
+func (c *testCluster) awaitIncident(at *member, kind fsm.Kind) fsm.Incident {
+	c.t.Helper()
+	var got fsm.Incident
+	await(c.t, "a "+string(kind)+" has ended", func() bool {
+		in, ok := at.incident(kind)
+		got = in
+		return ok
+	})
+	return got
+}
+
+// onLeader asks whoever leads, again when leadership moves meanwhile.
+func (c *testCluster) onLeader(what string, ask func(ctx context.Context, m *member) (api.Result, error)) api.Result {
+	c.t.Helper()
+	var r api.Result
+	await(c.t, what, func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), awaitLimit)
+		defer cancel()
+		var err error
+		r, err = ask(ctx, c.leader())
+		if err != nil && !errors.Is(err, ErrNotLeader) {
+			c.t.Fatalf("%s: %v", what, err)
+		}
+		return err == nil
+	})
+	return r
+}
+
+// switchOver asks for a planned change until it begins: a leader that has just taken office has not heard of everybody yet.
+func (c *testCluster) switchOver(to fsm.NodeID) {
+	c.t.Helper()
+	await(c.t, "the switchover begins", func() bool {
+		r := c.onLeader("switchover", func(ctx context.Context, m *member) (api.Result, error) {
+			return m.Switchover(ctx, api.SwitchoverRequest{To: string(to), Actor: "test"})
+		})
+		return r.Outcome == api.OutcomeUnknown
+	})
+}
 
 func TestBootstrapMakesEverybodyCount(t *testing.T) {
 	c := newCluster(t, 3, nil)
 	c.w.clients(t)
 	c.bootstrap()
 	c.wrote()
+	st := c.node("db1").store.State()
+	if st.Epoch != 1 || st.Primary != "db1" || st.Sync.Acks != 1 || len(st.Sync.Members) != 2 {
+		t.Errorf("epoch %d, primary %s, sync set %+v", st.Epoch, st.Primary, st.Sync)
+	}
+	// Raft's leader gives way to a host that is not the primary's.
+	await(t, "leadership leaves the primary's host", func() bool { return c.leader().id != "db1" })
+	r := c.onLeader("bootstrap again", func(ctx context.Context, m *member) (api.Result, error) {
+		return m.Bootstrap(ctx, api.BootstrapRequest{Primary: "db2"})
+	})
+	if r.Outcome != api.OutcomeRefused || r.Rule != "cluster.bootstrapped" {
+		t.Errorf("a second bootstrap: %+v", r)
+	}
+	c.wrote()
 	c.nothingLost()
+}
+
+// TestBootstrapThatFailedHalfWayIsRepeated: one peer has joined and the next did not answer.
+func TestBootstrapThatFailedHalfWayIsRepeated(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	for _, m := range c.nodes {
+		m.start()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), awaitLimit)
+	defer cancel()
+	db1, db2, db3 := c.nodes[0], c.nodes[1], c.nodes[2]
+
+	// Asked whether it could, db3 is not there: nobody is changed.
+	db3.drop(func(string, string) bool { return true })
+	r, err := db1.Bootstrap(ctx, api.BootstrapRequest{})
+	if err != nil || r.Outcome != api.OutcomeRefused || r.Rule != "bootstrap.peer" || r.Node != "db3" {
+		t.Errorf("without db3: %+v, %v", r, err)
+	}
+	for _, m := range c.nodes {
+		if m.joined.Load() != nil {
+			t.Errorf("%s belongs to a cluster", m.id)
+		}
+	}
+	// It says that it could, and is gone when it is to do it.
+	var asked atomic.Int32
+	db3.drop(func(method, _ string) bool { return method == "adopt" && asked.Add(1) > 1 })
+	r, err = db1.Bootstrap(ctx, api.BootstrapRequest{})
+	if err != nil || r.Outcome != api.OutcomeRefused || r.Node != "db3" {
+		t.Errorf("with half of db3: %+v, %v", r, err)
+	}
+	if db1.joined.Load() == nil || db2.joined.Load() == nil || db3.joined.Load() != nil {
+		t.Fatal("it did not fail half-way: this test shows nothing")
+	}
+	id := db1.joined.Load().clusterID
+	// Not even a restart between makes it another cluster.
+	db1.crash()
+	db1.start()
+	db3.drop(nil)
+	if r, err = db1.Bootstrap(ctx, api.BootstrapRequest{}); err != nil || r.Outcome == api.OutcomeRefused {
+		t.Fatalf("again: %+v, %v", r, err)
+	}
+	c.healthy("db1")
+	for _, m := range c.nodes {
+		if got := m.joined.Load().clusterID; got != id {
+			t.Errorf("%s belongs to %s, the first attempt made %s", m.id, got, id)
+		}
+	}
+}
+
+// TestBootstrapRefusesAStrangerAsPrimary.
+func TestBootstrapRefusesAStrangerAsPrimary(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.nodes[0].start()
+	r, err := c.nodes[0].Bootstrap(t.Context(), api.BootstrapRequest{Primary: "db9"})
+	if err != nil || r.Outcome != api.OutcomeRefused || r.Rule != "bootstrap.primary" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if c.nodes[0].joined.Load() != nil {
+		t.Error("it belongs to a cluster")
+	}
+}
+
+// TestTakeover: the primary's hbd can be called no more and its mysqld cannot be reached. It comes back afterwards, by itself.
+func TestTakeover(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.w.clients(t)
+	c.bootstrap()
+	c.wrote()
+	db1 := c.node("db1")
+	db1.drop(func(string, string) bool { return true })
+	db1.host.change(func() { db1.host.reachable = false })
+	in := c.awaitIncident(c.node("db2"), fsm.KindTakeover)
+	if in.From != "db1" || in.To == "db1" || in.Epoch != 2 || in.Outcome != fsm.OutcomeDone || in.Fence == nil {
+		t.Errorf("incident %+v", in)
+	}
+	c.wrote()
+	if lost := c.w.lost(c.w.hosts[in.To]); len(lost) > 0 {
+		t.Errorf("%s lacks acknowledged writes: %v", in.To, lost)
+	}
+	db1.drop(nil)
+	db1.host.change(func() { db1.host.reachable = true })
+	c.healthy(in.To)
+	c.wrote()
+	c.nothingLost()
+}
+
+// TestTakeoverOfAHost: hbd is gone with everything, so nobody fences the old primary but its kernel and the leader's wait.
+func TestTakeoverOfAHost(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.w.clients(t)
+	c.bootstrap()
+	c.wrote()
+	db1 := c.node("db1")
+	db1.crash()
+	db1.host.change(func() { db1.host.reachable = false })
+	in := c.awaitIncident(c.node("db2"), fsm.KindTakeover)
+	if in.Fence == nil || in.Fence.Kind != fsm.EvidenceLease {
+		t.Errorf("fenced by %+v", in.Fence)
+	}
+	c.wrote()
+	// Its mysqld lived on, cut off, with a commit that nobody acknowledged: that is rolled back, not followed.
+	db1.host.change(func() {
+		db1.host.log = append(db1.host.log, txn{server: 1, seq: uint64(len(db1.host.log) + 1), serial: nextSerial()})
+		db1.host.crash()
+		db1.host.reachable = true
+	})
+	db1.start()
+	c.healthy(in.To)
+	if n := db1.host.count("Start(rewind)"); n != 1 {
+		t.Errorf("rewound %d times", n)
+	}
+	c.wrote()
+	c.nothingLost()
+}
+
+// TestServiceDownIsRestartedInPlace, and nobody reads what recovery committed before it is replicated.
+func TestServiceDownIsRestartedInPlace(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.w.clients(t)
+	c.bootstrap()
+	c.wrote()
+	db1 := c.node("db1")
+	db1.host.change(db1.host.crash)
+	in := c.awaitIncident(c.node("db2"), fsm.KindRestart)
+	if in.Outcome != fsm.OutcomeDone || in.Epoch != 1 || db1.host.count("Start") != 1 || db1.host.count("Start(rewind)") != 0 {
+		t.Errorf("incident %+v", in)
+	}
+	c.healthy("db1")
+	c.wrote()
+	c.nothingLost()
+}
+
+func TestSwitchover(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.w.clients(t)
+	c.bootstrap()
+	c.wrote()
+	c.switchOver("db3")
+	in := c.awaitIncident(c.node("db2"), fsm.KindSwitchover)
+	if in.Outcome != fsm.OutcomeDone || in.To != "db3" || in.Epoch != 2 || in.Fence == nil || in.Fence.Kind != fsm.EvidenceRelease {
+		t.Errorf("incident %+v", in)
+	}
+	c.healthy("db3")
+	c.wrote()
+	db1 := c.node("db1")
+	if db1.host.held || db1.host.count("Kill") != 0 || db1.host.run != 1 {
+		t.Error("the old primary was not let go politely")
+	}
+	c.nothingLost()
+}
+
+// TestSwitchoverIsRolledBack when its candidate never holds what the old primary released; the old one serves on.
+func TestSwitchoverIsRolledBack(t *testing.T) {
+	c := newCluster(t, 3, func(s *fsm.Settings) { s.ReleaseTimeout = 400 * time.Millisecond })
+	c.w.clients(t)
+	c.bootstrap()
+	c.wrote()
+	// It receives and acknowledges, and applies nothing more.
+	db2 := c.node("db2")
+	db2.host.change(func() { db2.host.stalled = true })
+	c.wrote()
+	c.switchOver("db2")
+	in := c.awaitIncident(c.node("db3"), fsm.KindSwitchover)
+	if in.Outcome != fsm.OutcomeRolledBack || !strings.Contains(in.Reason, "candidate at the position=false") {
+		t.Errorf("incident %+v", in)
+	}
+	if st := c.node("db3").store.State(); st.Epoch != 1 || st.Primary != "db1" {
+		t.Errorf("epoch %d, primary %s", st.Epoch, st.Primary)
+	}
+	c.wrote()
+	db2.host.change(func() { db2.host.stalled = false })
+	c.healthy("db1")
+	c.nothingLost()
+}
+
+func TestShutdownHandsOver(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.w.clients(t)
+	c.bootstrap()
+	c.wrote()
+	db1 := c.node("db1")
+	db1.shutdown()
+	in := c.awaitIncident(c.node("db2"), fsm.KindHandover)
+	if in.Outcome != fsm.OutcomeDone || in.From != "db1" {
+		t.Errorf("incident %+v", in)
+	}
+	if h := db1.host; h.held || h.gate > now() || h.state != fsm.ServerUp || h.mode != modeReadOnly || h.count("Destroy") != 1 {
+		t.Errorf("left behind: held %t, mysqld %s and %s", h.held, h.state, h.mode)
+	}
+	c.wrote()
+	db1.start()
+	c.healthy(in.To)
+	c.nothingLost()
+}
+
+// TestShutdownWithoutSuccessorLetsGoAllTheSame.
+func TestShutdownWithoutSuccessorLetsGoAllTheSame(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.bootstrap()
+	for _, id := range []fsm.NodeID{"db2", "db3"} {
+		c.w.hosts[id].change(func() { c.w.hosts[id].crash(); c.w.hosts[id].fails["Start"] = errors.New("no") })
+	}
+	await(t, "the primary knows that both are down", func() bool {
+		two, _, _ := c.node("db1").peers.observed("db2")
+		three, _, _ := c.node("db1").peers.observed("db3")
+		return two.Server.State == fsm.ServerDown && three.Server.State == fsm.ServerDown
+	})
+	db1 := c.node("db1")
+	db1.shutdown()
+	if h := db1.host; h.held || h.gate > now() || h.mode == modeWritable {
+		t.Errorf("left behind: held %t, %s", h.held, h.mode)
+	}
+}
+
+// TestRestartedHbdGoesOnServing: an upgrade of hbd costs no client anything. The lease is longer here than any restart of this process.
+func TestRestartedHbdGoesOnServing(t *testing.T) {
+	c := newCluster(t, 3, func(s *fsm.Settings) { s.Lease, s.PromoteTimeout = 10*time.Second, 60*time.Second })
+	c.w.clients(t)
+	c.bootstrap()
+	await(t, "leadership leaves the primary's host", func() bool { return c.leader().id != "db1" })
+	c.wrote()
+	db1 := c.node("db1")
+	closed, opened, writable := db1.host.count("Close"), db1.host.count("Open"), db1.host.mode
+	db1.crash()
+	c.wrote()
+	db1.start()
+	await(t, "the new hbd serves", func() bool { return db1.observation().Serving == 1 })
+	c.wrote()
+	if n := db1.host.count("Close") - closed; n != 0 {
+		t.Errorf("the gate was closed %d times", n)
+	}
+	if n := db1.host.count("Open") - opened; n != 0 {
+		t.Errorf("the gate had to be opened %d times", n)
+	}
+	if n := db1.host.count("SetReadOnly"); n != 0 || writable != modeWritable {
+		t.Errorf("made read-only %d times, was %s", n, writable)
+	}
+	c.healthy("db1")
+	if st := db1.store.State(); st.Epoch != 1 {
+		t.Errorf("epoch %d", st.Epoch)
+	}
+}
+
+// TestLeaseIsRelayed: the primary and the leader do not reach each other, a third member reaches both. Nothing happens.
+func TestLeaseIsRelayed(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.w.clients(t)
+	c.bootstrap()
+	await(t, "leadership leaves the primary's host", func() bool { return c.leader().id != "db1" })
+	leader := c.leader()
+	third := c.node(map[fsm.NodeID]fsm.NodeID{"db2": "db3", "db3": "db2"}[leader.id])
+	var relayed atomic.Int32
+	leader.drop(func(method, from string) bool { return method == "lease" && from == "db1" })
+	third.drop(func(method, from string) bool {
+		if method == "relay_lease" && from == "db1" {
+			relayed.Add(1)
+		}
+		return false
+	})
+	await(t, "leases are relayed", func() bool { return relayed.Load() >= 10 })
+	db1 := c.node("db1")
+	if epoch, ok := db1.holder.valid(); !ok || epoch != 1 {
+		t.Errorf("lease of epoch %d, valid %t", epoch, ok)
+	}
+	c.wrote()
+	if st := db1.store.State(); st.Epoch != 1 || db1.host.count("Open") != 1 {
+		t.Errorf("epoch %d, gate opened %d times", st.Epoch, db1.host.count("Open"))
+	}
+}
+
+// TestMinorityStopsServing: without a quorum nobody is promoted, and the primary ends when its lease does.
+func TestMinorityStopsServing(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.w.clients(t)
+	c.bootstrap()
+	c.wrote()
+	c.node("db2").crash()
+	c.node("db3").crash()
+	db1 := c.node("db1")
+	await(t, "the gate is closed", func() bool { return !db1.gateOpen() })
+	await(t, "it takes no writes", func() bool { return db1.host.Server().ReadOnly || db1.host.Server().State != fsm.ServerUp })
+	if st := db1.store.State(); st.Epoch != 1 || st.Primary != "db1" {
+		t.Errorf("epoch %d, primary %s", st.Epoch, st.Primary)
+	}
+	c.node("db2").start()
+	c.node("db3").start()
+	c.healthy("db1")
+	c.wrote()
+	c.nothingLost()
+}
+
+// TestPausedClusterFailsOverForNobody.
+func TestPausedClusterFailsOverForNobody(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.bootstrap()
+	c.onLeader("pause", func(ctx context.Context, m *member) (api.Result, error) {
+		return m.Pause(ctx, api.PauseRequest{Actor: "test", Why: "test"})
+	})
+	db1 := c.node("db1")
+	db1.host.change(db1.host.crash)
+	leader := c.leader()
+	await(t, "the leader says that it is paused", func() bool {
+		why, err := leader.WhyNot(t.Context(), "db1")
+		return err == nil && slices.ContainsFunc(why, func(v api.Verdict) bool { return v.Rule == "cluster.paused" })
+	})
+	if st := leader.store.State(); st.Op != nil || st.Epoch != 1 {
+		t.Errorf("operation %+v, epoch %d", st.Op, st.Epoch)
+	}
+	c.onLeader("resume", func(ctx context.Context, m *member) (api.Result, error) {
+		return m.Resume(ctx, api.ResumeRequest{Actor: "test"})
+	})
+	c.awaitIncident(leader, fsm.KindRestart)
+	c.healthy("db1")
 }
