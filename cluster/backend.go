@@ -41,7 +41,7 @@ func (n *Node) Switchover(ctx context.Context, req api.SwitchoverRequest) (api.R
 		return n.plan(st, from, to, gates), nil
 	}
 	for _, g := range gates {
-		if !g.OK {
+		if !g.OK && g.Rule != fsm.GateUnapplied {
 			return api.Result{Outcome: api.OutcomeRefused, Rule: g.Rule, Node: string(g.Node), Value: g.Value, Threshold: g.Threshold, Message: fmt.Sprintf("%s cannot become primary: %s", g.Node, g.Why)}, nil
 		}
 	}

@@ -108,7 +108,10 @@ func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) {
 	}
 	if err != nil {
 		pe.leads = false
-		pe.noAgent++
+		if pe.noAgent++; pe.noAgent == enoughTries {
+			// Connections kept from before it went are dead, and each would cost a call its deadline when it is back.
+			p.n.client.Forget(pe.member.API)
+		}
 		return
 	}
 	pe.lastAgent, pe.noAgent, pe.leads, pe.instance = now(), 0, reply.Leads, reply.Instance

@@ -35,12 +35,22 @@ func lastGrant(s State) EpochRecord {
 	return s.Epochs[len(s.Epochs)-1]
 }
 
+// soleUnsettled tells whether the last grant is the only one since the base. In a longer chain a grant between them may have acknowledged writes
+// that neither the base's primary nor a node that is whole since the last grant knows of: then only the incarnations that the log knows count.
+func (s State) soleUnsettled() bool {
+	if s.Base == nil {
+		return false
+	}
+	since := slices.IndexFunc(s.Epochs, func(r EpochRecord) bool { return r.Epoch > s.Base.Epoch })
+	return since >= 0 && since == len(s.Epochs)-1
+}
+
 // voices keeps the answers that count for the newest set. While its grant is unsettled nothing but what happened since can be at stake: so an
 // incarnation that has forgotten nothing since that epoch began counts, and so does the base's primary with its own data, which never received
 // anything of it.
 func voices(s State, answers []Answer) []Answer {
 	out := valid(s, s.Sync, answers)
-	if s.Base == nil {
+	if !s.soleUnsettled() {
 		return out
 	}
 	for _, a := range answers {
@@ -55,7 +65,7 @@ func voices(s State, answers []Answer) []Answer {
 
 // baseOwn: the base's primary with all its data: as it was, or turned towards the unsettled epoch, which drops nothing.
 func baseOwn(s State, a Answer) bool {
-	return s.Base != nil && a.Node == s.Base.Primary && a.Epoch == s.Epoch && (a.Held == s.Base.Epoch || a.Whole == lastGrant(s).Epoch)
+	return s.soleUnsettled() && a.Node == s.Base.Primary && a.Epoch == s.Epoch && (a.Held == s.Base.Epoch || a.Whole == lastGrant(s).Epoch)
 }
 
 // counted is invariant I3: whether `to` may be promoted on these answers, and by which right. It judges counts and epochs only; that the

@@ -137,6 +137,11 @@ var picks = []pick{
 		answers: func(c *scene) []Answer {
 			return []Answer{own(c, 1), c.answer("db2", "0-1-100"), reached(c, "db3", "0-2-102")}
 		}},
+	{name: "a chain: the base's primary knows nothing of what the epoch between acknowledged", make: chained, ownToo: true, verdict: "candidate.count", node: "db1",
+		answers: func(c *scene) []Answer { return []Answer{own(c, 1), reached(c, "db3", "0-2-105")} }},
+	{name: "a chain: nor does one that has forgotten it and is whole since", make: chained, ownToo: true, verdict: "candidate.count", node: "db1", answers: func(c *scene) []Answer {
+		return []Answer{own(c, 1), with(c.answer("db3", "0-1-100"), func(a *Answer) { a.Incarnation, a.LastEpoch, a.Whole = "i-db3-again", 1, 3 })}
+	}},
 	{name: "nobody could acknowledge its barrier", make: twoFenced, verdict: "candidate.no-acknowledger", node: "db2",
 		answers: func(c *scene) []Answer { return []Answer{c.answer("db2", "0-1-100")} }},
 	{name: "a former primary could not acknowledge it: it comes back itself", make: twoFenced, ownToo: true, to: "db1", won: WonOwn, verdict: "candidate.no-acknowledger", node: "db2",
@@ -144,6 +149,25 @@ var picks = []pick{
 	{name: "unsettled: the promoted one itself, it held its epoch", make: unsettled(false), ownToo: true, to: "db2", won: WonOwn, answers: func(c *scene) []Answer {
 		return []Answer{with(c.answer("db2", "0-2-101"), func(a *Answer) { a.Held, a.LastEpoch = 2, 2 })}
 	}},
+}
+
+// chained is an unsettled epoch behind an unsettled one: db2 won epoch 2 and may have opened and acknowledged in it; it was lost, came back by its own
+// right as epoch 3, and was lost for good before the barrier of that. What epoch 2 acknowledged is at stake, and neither the base nor the last grant
+// says so.
+func chained(t *testing.T) *scene {
+	c := promotedTakeover(t)
+	c.must(t, Command{Begin: &Begin{Kind: KindTakeover, Epoch: 2, OpID: c.s.Op.ID}})
+	c.must(t, Command{Fence: &Fence{OpID: c.s.Op.ID, Epoch: 3, Evidence: Evidence{Kind: EvidenceLease, Node: "db2"}}})
+	db3 := reached(c, "db3", "0-2-105")
+	c.answers = []Answer{db3, {Node: "db2", Epoch: 3, Held: 2, LastEpoch: 2}}
+	c.wait(c.s.Settings.OrderTimeout + 1)
+	c.follow(t)
+	if c.s.Primary != "db2" || c.s.Epoch != 3 {
+		t.Fatalf("primary %q of epoch %d", c.s.Primary, c.s.Epoch)
+	}
+	c.must(t, Command{Begin: &Begin{Kind: KindTakeover, Epoch: 3, OpID: c.s.Op.ID}})
+	c.must(t, Command{Fence: &Fence{OpID: c.s.Op.ID, Epoch: 4, Evidence: Evidence{Kind: EvidenceLease, Node: "db2"}}})
+	return c
 }
 
 // twoFenced is a takeover with two data nodes and a witness.

@@ -37,7 +37,7 @@ func (w *toy) gather() {
 		c.find(id)
 		l, lag := w.local(id), 0.0
 		o := &Observation{Node: id, Standing: StandingCatching, Server: l.Server, Incarnation: w.incarnation(id), Held: n.own(), ServedIndex: n.Served, FailedIndex: n.Failed}
-		o.Server.Lag, o.Server.Received = &lag, "0-1-100"
+		o.Server.Lag, o.Server.Received, o.Server.Executed = &lag, "0-1-100", "0-1-100"
 		if n.WholeRun == n.Run {
 			o.Whole = n.Whole
 		}

@@ -223,7 +223,7 @@ func (d *deciding) acknowledgeable() bool {
 		if id == d.s.Primary || !d.v.Fresh(d.s, id) || v.Lost || v.AgentLost {
 			continue
 		}
-		if d.s.Base != nil && id == d.s.Base.Primary && (v.Obs.Held == d.s.Base.Epoch || v.Obs.Whole == lastGrant(d.s).Epoch) {
+		if d.s.soleUnsettled() && id == d.s.Base.Primary && (v.Obs.Held == d.s.Base.Epoch || v.Obs.Whole == lastGrant(d.s).Epoch) {
 			return true
 		}
 		if v.Obs.Server.State == ServerUp && v.Obs.Held == 0 {
@@ -240,13 +240,13 @@ func (d *deciding) cannotAnswer(m SyncMember) string {
 		return "does not report"
 	case n.Lost || n.AgentLost:
 		return "is out of reach"
-	case d.s.Base != nil && m.Node == d.s.Base.Primary && n.Obs.Held == d.s.Base.Epoch:
+	case d.s.soleUnsettled() && m.Node == d.s.Base.Primary && n.Obs.Held == d.s.Base.Epoch:
 		return "" // it never received anything of the unsettled epoch, and says so without its mysqld
 	case n.Obs.Server.State != ServerUp:
 		return "has no running mysqld"
 	case !n.Obs.Server.SQLRunning && n.Obs.Server.ReplError != "":
 		return "has stopped applying: " + n.Obs.Server.ReplError
-	case d.s.Base != nil && n.Obs.Whole == lastGrant(d.s).Epoch:
+	case d.s.soleUnsettled() && n.Obs.Whole == lastGrant(d.s).Epoch:
 		return ""
 	case m.Incarnation == "" || n.Obs.Incarnation != m.Incarnation:
 		return "has not caught up since it (re)joined"

@@ -3,6 +3,8 @@ package fsm
 import (
 	"fmt"
 	"time"
+
+	"github.com/highbase/highbase/fsm/gtid"
 )
 
 // prepared: everything is checked while the old primary still serves. The pause begins only when the candidate is close.
@@ -94,9 +96,30 @@ func SwitchoverGates(s State, v View, to NodeID) []Verdict {
 	}
 	gate("candidate.lag", lagOK, lag, s.Settings.MaxBehind.String(), "it is too far behind: a switchover would stop writes for so long")
 	p := v.Node(s.Primary)
+	unapplied, unappliedOK := unappliedBy(s, n.Obs.Server)
+	gate(GateUnapplied, unappliedOK, unapplied, fmt.Sprint(s.Settings.MaxUnapplied), "it has more transactions to apply than fit into the pause")
 	gate("primary.serving", s.Primary != "" && v.Fresh(s, s.Primary) && p.Obs.Serving == s.Epoch, fmt.Sprint(p.Obs.Serving), fmt.Sprint(s.Epoch), "the primary does not serve: it cannot release what it does not hold")
 	gate("barrier.acknowledgeable", otherReplica(s, v, to), "", "", "no other node could acknowledge the new primary's barrier")
 	return out
+}
+
+// GateUnapplied is the one gate that a candidate may yet pass by itself while the operation waits for it: it does not refuse a request.
+const GateUnapplied = "candidate.unapplied"
+
+// unappliedBy is how many transactions a candidate has received and not applied. What it has not even received is no matter of the pause: it
+// receives as fast as the primary writes, or the lag gate refuses it.
+func unappliedBy(s State, candidate ServerStatus) (string, bool) {
+	flavor := gtid.Flavor(s.Server)
+	executed, err := gtid.Parse(flavor, candidate.Executed)
+	if err != nil {
+		return "unknown", false
+	}
+	received, err := gtid.Parse(flavor, candidate.Received)
+	if err != nil {
+		return "unknown", false
+	}
+	n := gtid.Behind(executed, received)
+	return fmt.Sprint(n), n <= uint64(max(0, s.Settings.MaxUnapplied))
 }
 
 // otherReplica: with the old primary turned round there is always one, if it is alive.
@@ -123,7 +146,7 @@ func BestCandidate(s State, v View, not NodeID) (NodeID, []Verdict) {
 		}
 		ok := true
 		for _, g := range SwitchoverGates(s, v, m.ID) {
-			if !g.OK {
+			if !g.OK && g.Rule != GateUnapplied {
 				ok = false
 				refusals = append(refusals, g)
 				break

@@ -42,6 +42,7 @@ type Settings struct {
 	ReleaseTimeout time.Duration `json:"release_timeout"` // switchover: pause at most so long, then roll back
 	PrepareTimeout time.Duration `json:"prepare_timeout"` // switchover: candidate must be close within
 	PromoteTimeout time.Duration `json:"promote_timeout"` // promoted node must serve within, else another is tried
+	MaxUnapplied   int           `json:"max_unapplied"`   // switchover: the pause begins when the candidate has at most so many transactions to apply
 	MaxBehind      time.Duration `json:"max_behind"`      // switchover refuses a candidate that lags more
 }
 
@@ -59,7 +60,7 @@ func Profile(name string) (Settings, error) {
 		HungAfter: 3 * time.Second, ReportMaxAge: 1500 * time.Millisecond,
 		OnServiceDown: OnServiceDownRestart, RestartAttempts: 3, RestartWindow: 10 * time.Minute, RestartTimeout: 60 * time.Second,
 		OrderTimeout: 3 * time.Second, ReleaseTimeout: 3 * time.Second, PrepareTimeout: 10 * time.Second,
-		PromoteTimeout: 30 * time.Second, MaxBehind: 5 * time.Second,
+		PromoteTimeout: 30 * time.Second, MaxBehind: 5 * time.Second, MaxUnapplied: 20,
 	}
 	switch name {
 	case "", "lan":

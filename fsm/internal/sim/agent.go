@@ -152,7 +152,7 @@ func (n *node) observe() fsm.Observation {
 	l := n.local()
 	lag := 0.0
 	o.Server, o.Incarnation, o.Standing = l.Server, n.sv.incarnation(), fsm.StandingCatching
-	o.Server.Lag, o.Server.Received = &lag, n.sv.position(len(n.sv.log))
+	o.Server.Lag, o.Server.Received, o.Server.Executed = &lag, n.sv.position(len(n.sv.log)), n.sv.position(n.sv.done)
 	o.Held, o.Whole = n.own(), n.whole()
 	o.ServedIndex, o.FailedIndex, o.GateOpen, o.VIPHeld = n.servedIndex, n.failedIndex, l.GateOpen, l.VIPHeld
 	if l.FollowsRight && l.Server.IORunning && l.Server.ReplicaSync {
