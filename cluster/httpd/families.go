@@ -39,7 +39,7 @@ func nodeMetrics() []metric {
 			func(l Local, put func(float64, ...string)) { put(1, l.Node, l.ClusterID, l.Dialect) }),
 		stateSet("node_role", "Role of this node, 1 for the current one.", "role", roles, func(l Local) string { return l.Role }),
 		gauge("primary", "1 when this node has the primary role.", func(l Local) float64 { return bit(l.Role == roles[0]) }),
-		gauge("ready", "1 when this node can do its part, as /readyz says.", func(l Local) float64 { return bit(l.NotReady == "") }),
+		gauge("ready", "1 when this node can do its part, as /readyz says.", func(l Local) float64 { return bit(ready(l)) }),
 		gauge("view_age_seconds", "Age of this node's view of itself.", func(l Local) float64 { return l.Age.Seconds() }),
 		gauge("lease_remaining_seconds", "What is left of this node's lease, 0 when it holds none.",
 			func(l Local) float64 { return max(l.LeaseRemaining.Seconds(), 0) }),
@@ -67,6 +67,12 @@ func nodeMetrics() []metric {
 			}),
 	}
 	return append(out, serverMetrics()...)
+}
+
+// ready is what /readyz says.
+func ready(l Local) bool {
+	ok, _, err := judgeReadyz(l, nil)
+	return ok && err == nil
 }
 
 // serverMetrics are of this node's database server; a witness has none of them.

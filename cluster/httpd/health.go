@@ -129,6 +129,8 @@ func judgeReadyz(l Local, _ map[string]string) (bool, string, error) {
 		return false, stale(l), nil
 	case l.NotReady != "":
 		return false, l.NotReady, nil
+	case !l.Raft.HasLeader:
+		return false, "no Raft leader is known: nothing can be decided", nil
 	}
 	return true, "ready", nil
 }

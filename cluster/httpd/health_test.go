@@ -18,7 +18,7 @@ func primaryLocal() Local {
 
 func replicaLocal() Local {
 	lag := 500 * time.Millisecond
-	return Local{Node: "db2", Role: api.RoleReplica, Primary: "db1", Epoch: 42,
+	return Local{Node: "db2", Role: api.RoleReplica, Primary: "db1", Epoch: 42, Raft: Raft{HasLeader: true},
 		Server: Database{Present: true, Up: true}, Replication: Replication{IO: true, SQL: true, Lag: &lag}}
 }
 
@@ -52,6 +52,7 @@ func TestHealthChecks(t *testing.T) {
 		{"hbd hangs", with(primaryLocal(), func(l *Local) { l.Age = time.Minute }), "/healthz", 503, "stale"},
 		{"hbd starved for a moment", with(primaryLocal(), func(l *Local) { l.Age = 3 * time.Second }), "/healthz", 200, "running"},
 		{"ready", replicaLocal(), "/readyz", 200, "ready"},
+		{"no leader", with(replicaLocal(), func(l *Local) { l.Raft.HasLeader = false }), "/readyz", 503, "no Raft leader"},
 		{"not ready", with(replicaLocal(), func(l *Local) { l.NotReady = "catching up" }), "/readyz", 503, "catching up"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

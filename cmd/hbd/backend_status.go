@@ -8,11 +8,16 @@ import (
 	"github.com/highbase/highbase/cluster/api"
 )
 
-// Status implements httpd.Backend. It gives each server the name and version that people know it by.
+// Status implements httpd.Backend. It gives each server the name and version that people know it by, and takes the lag
+// of a server that does not report now: the last one heard would be a claim.
 func (b *backend) Status(ctx context.Context) api.Status {
 	s := b.Node.Status(ctx)
 	for i := range s.Nodes {
-		s.Nodes[i].Version = serverName(s.Nodes[i].Version)
+		n := &s.Nodes[i]
+		n.Version = serverName(n.Version)
+		if n.Server != api.ServerUp {
+			n.LagSeconds = nil
+		}
 	}
 	return s
 }
