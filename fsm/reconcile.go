@@ -144,7 +144,8 @@ var rows = []Row{
 
 	{"primary.released", "this node let go of its epoch: only the log gives it back", func(p *place) bool { return p.isPrimary() && p.released() }, []ActionKind{ActNone}},
 	{"primary.hung", "mysqld hangs and its restart is committed", func(p *place) bool {
-		return p.isPrimary() && p.restarting() && p.l.Server.State == ServerHung && p.startDue()
+		// A promotion orders the start too; but a candidate that has not written its barrier may hold what a kill would make it forget.
+		return p.isPrimary() && (p.restarting() || p.tail()) && p.l.Server.State == ServerHung && p.startDue()
 	}, []ActionKind{ActCloseGate, ActKill, ActStart}},
 	{"primary.start", "mysqld is down and its start is committed", func(p *place) bool { return p.isPrimary() && p.l.Server.State == ServerDown && p.startDue() }, []ActionKind{ActStart}},
 	{"primary.no-server", "mysqld does not serve: the leader decides on restart or failover", func(p *place) bool { return p.isPrimary() && !p.serverUp() }, []ActionKind{ActNone}},

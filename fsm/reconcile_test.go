@@ -79,6 +79,12 @@ var rowCases = []rowCase{
 
 	{code: "primary.hung", name: "restart committed", hits: true, node: "db1", make: restartingPrimary, edit: func(_ *scene, l *Local) { l.Server.State = ServerHung },
 		acts: []ActionKind{ActCloseGate, ActCloseGate, ActKill, ActStart}},
+	{code: "primary.hung", name: "promoted with data of its own", hits: true, node: "db2", make: promotedTakeover, edit: func(_ *scene, l *Local) {
+		*l = Local{Fresh: true, Held: 2, Followed: 1, Server: ServerStatus{State: ServerHung}}
+	}},
+	{code: "primary.hung", name: "promoted, and may hold what a kill would make it forget", node: "db2", make: promotedTakeover, edit: func(_ *scene, l *Local) {
+		*l = Local{Fresh: true, Followed: 1, Server: ServerStatus{State: ServerHung}}
+	}},
 	{code: "primary.hung", name: "no restart committed", node: "db1", edit: func(_ *scene, l *Local) { l.Server.State = ServerHung }},
 
 	{code: "primary.start", name: "restart committed", hits: true, node: "db1", make: restartingPrimary, edit: func(_ *scene, l *Local) { *l = Local{Fresh: true, Held: 1, Server: ServerStatus{State: ServerDown}} }},
