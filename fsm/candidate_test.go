@@ -327,6 +327,8 @@ func TestSwitchoverGates(t *testing.T) {
 		{"candidate.in-sync", func(c *scene) { c.obs["db2"].Incarnation = "i-db2-again" }},
 		{"candidate.lag", func(c *scene) { c.obs["db2"].Server.Lag = &lag }},
 		{"candidate.lag", func(c *scene) { c.obs["db2"].Server.Lag = nil }},
+		{GateUnapplied, func(c *scene) { c.obs["db2"].Server.Received = "0-1-9999999" }},
+		{GateUnapplied, func(c *scene) { c.obs["db2"].Server.Executed = "nonsense" }},
 		{"primary.serving", func(c *scene) { c.obs["db1"].Serving = 0 }},
 	} {
 		c := steady(t)
