@@ -12,7 +12,7 @@ RACE = $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 # Debian keeps the server and nft in sbin, which is not in everybody's PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: build deps test unit integration race lint check fuzz demo bench clean
+.PHONY: build deps test unit integration controls race lint check fuzz demo bench clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/...
@@ -20,7 +20,7 @@ build:
 deps:
 	@scripts/deps.sh
 
-test: deps build unit integration
+test: deps build unit integration controls
 
 # One package at a time: several start servers and measure time.
 unit:
@@ -28,6 +28,11 @@ unit:
 
 integration: deps build
 	HIGHBASE_REQUIRE=1 go test -tags integration -count=1 -timeout 25m -run '^Test[^B]' ./integration
+
+# Builds in which one guarantee is broken on purpose: the tests must notice each.
+controls: deps build
+	HIGHBASE_REQUIRE=1 HIGHBASE_CONTROLS=1 HIGHBASE_PATIENCE=25s go test -tags integration -count=1 -timeout 15m -v -run '^TestControls$$' ./integration
+	go test -tags break_epoch -count=1 -run '^TestBrokenEpoch' ./cluster
 
 race:
 	go test -race -p 1 -count=1 ./...
