@@ -52,7 +52,7 @@ func serveStandIn(config string) error {
 		steady.Store(true)
 	})
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, `{"phase": %q}`, map[bool]string{true: "steady", false: "none"}[steady.Load()])
+		fmt.Fprintf(w, `{"phase": %q, "failures_tolerated": 1}`, map[bool]string{true: "steady", false: "none"}[steady.Load()])
 	})
 	server := &http.Server{Addr: ":7948", Handler: mux}
 	term := make(chan os.Signal, 1)

@@ -73,6 +73,10 @@ func (s *Server) whyNot(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, err.Error(), "give a node's id as hbctl status prints it")
 		return
 	}
+	if s.cfg.Backend.Local().ClusterID == "" {
+		writeError(w, http.StatusServiceUnavailable, s.noCluster()+": there is nothing to judge", howNoCluster)
+		return
+	}
 	verdicts, err := s.cfg.Backend.WhyNot(r.Context(), node)
 	if err != nil {
 		s.writeBackendError(w, r, err)

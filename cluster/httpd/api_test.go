@@ -110,7 +110,7 @@ func TestOutcomesHaveTheirStatus(t *testing.T) {
 }
 
 func TestReads(t *testing.T) {
-	b := &fakeBackend{t: t, self: true,
+	b := &fakeBackend{t: t, self: true, local: Local{ClusterID: "c-1"},
 		status:  func() api.Status { return api.Status{Cluster: "shop"} },
 		history: func() []api.Incident { return nil },
 		incident: func(id uint64) (api.Incident, bool) {

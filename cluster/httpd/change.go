@@ -46,6 +46,10 @@ func change[T any](s *Server, leaderless bool, valid func(req *T, who string) er
 				s.writeBackendError(w, r, fmt.Errorf("encoding the request for the leader: %w", err))
 				return
 			}
+			if leader == "" && s.cfg.Backend.Local().ClusterID == "" {
+				writeError(w, http.StatusServiceUnavailable, s.noCluster()+", nothing was begun", howNoCluster)
+				return
+			}
 			s.forward.change(ctx, w, r, leader, body)
 			return
 		}
@@ -57,6 +61,12 @@ func change[T any](s *Server, leaderless bool, valid func(req *T, who string) er
 		writeResult(w, result)
 	})
 }
+
+// howNoCluster is what to do about a node without a cluster.
+const howNoCluster = "hbctl bootstrap makes a new cluster, once"
+
+// noCluster says why a node without a cluster cannot serve.
+func (s *Server) noCluster() string { return s.cfg.Node + " belongs to no cluster yet" }
 
 func validBootstrap(req *api.BootstrapRequest, who string) error {
 	return errors.Join(validText("primary", req.Primary, maxID), validActor(&req.Actor, who))

@@ -63,9 +63,18 @@ func TestForwardingCannotLoop(t *testing.T) {
 }
 
 func TestNoLeaderIsServiceUnavailable(t *testing.T) {
+	for words, local := range map[string]Local{"no leader": {ClusterID: "c-1"}, "no cluster": {}} {
+		s, _ := newTestServer(t, "db2", &fakeBackend{t: t, local: local}, nil)
+		code, body := do(t, s.API(), "POST", api.PathResume, `{}`)
+		if e := errorBody(t, body); code != 503 || !strings.Contains(e.Error, words) {
+			t.Errorf("got %d %s, want %q", code, body, words)
+		}
+	}
+}
+
+func TestNothingIsJudgedWithoutACluster(t *testing.T) {
 	s, _ := newTestServer(t, "db2", &fakeBackend{t: t}, nil)
-	code, body := do(t, s.API(), "POST", api.PathResume, `{}`)
-	if e := errorBody(t, body); code != 503 || !strings.Contains(e.Error, "no leader") {
+	if code, body := do(t, s.API(), "GET", api.PathWhyNot+"db1", ""); code != 503 || !strings.Contains(body, "hbctl bootstrap") {
 		t.Errorf("got %d %s", code, body)
 	}
 }

@@ -18,6 +18,12 @@ func (b *backend) Status(ctx context.Context) api.Status {
 		if n.Server != api.ServerUp {
 			n.LagSeconds = nil
 		}
+		if s.Verdict == api.StandingNotBootstrapped { // nobody has a role or a vote yet
+			n.Voter = false
+			if n.Role != api.RoleWitness {
+				n.Role = api.RoleJoining
+			}
+		}
 	}
 	return s
 }
