@@ -91,7 +91,8 @@ func newWhyNot(a *app) *cobra.Command {
 		Short: "What speaks for and against a node as the next primary, rule by rule",
 		Example: `  hbctl why-not db3
   hbctl why-not db3 -o json | jq '.verdicts[] | select(.ok | not)'`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args:              usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: a.completeNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return ask(cmd.Context(), a, func(c *api.Client, ctx context.Context) (api.WhyNot, error) {
 				return c.WhyNot(ctx, args[0])

@@ -19,7 +19,8 @@ func newPromote(a *app) *cobra.Command {
 		Example: `  hbctl promote db2 --plan     the steps, the gates and the expected pause; changes nothing
   hbctl promote db2            asks first, then follows to the end
   hbctl promote db2 --yes      for scripts`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args:              usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: a.completeNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := api.SwitchoverRequest{To: args[0], Plan: plan, Actor: actor()}
 			return a.switchover(cmd.Context(), req, (*api.Client).Promote, fmt.Sprintf("Make %s the primary?", args[0]))
@@ -37,7 +38,8 @@ func newDemote(a *app) *cobra.Command {
 		Example: `  hbctl demote           away from whoever is the primary
   hbctl demote db1       only if db1 is the primary
   hbctl demote --plan    changes nothing`,
-		Args: usage(cobra.MaximumNArgs(1)),
+		Args:              usage(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: a.completeNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := api.SwitchoverRequest{Plan: plan, Actor: actor()}
 			question := "Move the primary role to the best other candidate?"

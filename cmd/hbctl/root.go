@@ -60,6 +60,8 @@ func newRoot(a *app) *cobra.Command {
 		newStatus(a), newPromote(a), newDemote(a), newPause(a), newResume(a),
 		newHistory(a), newIncident(a), newWhyNot(a), newBootstrap(a), newSandboxCommand(), newVersion(a),
 	)
+	completeWords(root, "output", "table", "json")
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" { // cobra's own ends with 0 for a shell it does not know

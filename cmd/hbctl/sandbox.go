@@ -107,6 +107,10 @@ func newSandboxUp(place *sandboxPlace) *cobra.Command {
 	f.BoolVar(&o.NoBootstrap, "no-bootstrap", false, "start hbd but leave the cluster without a first primary")
 	f.StringVar(&diskSize, "disk-size", "", "memory disk of this size for each data directory, such as 300M; fill-disk needs it")
 	f.StringVar(&o.HBD, "hbd", "", "the hbd program (default: beside hbctl, else in $PATH)")
+	completeWords(cmd, "server", "mariadb")
+	completeWords(cmd, "timing", "lan", "fast")
+	completeWords(cmd, "on-service-down", "restart", "failover")
+	completeWords(cmd, "log-level", "debug", "info", "warn", "error")
 	f.BoolVar(&o.KeepFailed, "keep", false, "leave the sandbox running if its bootstrap fails, to look at it")
 	return cmd
 }

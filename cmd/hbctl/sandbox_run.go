@@ -12,9 +12,10 @@ import (
 
 func newSandboxExec(place *sandboxPlace) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "exec HOST -- CMD [ARG...]",
-		Short: "Run a command on a host; its exit status is ours",
-		Args:  usage(cobra.MinimumNArgs(2)),
+		Use:               "exec HOST -- CMD [ARG...]",
+		Short:             "Run a command on a host; its exit status is ours",
+		Args:              usage(cobra.MinimumNArgs(2)),
+		ValidArgsFunction: completeHost(place),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sb, err := place.open()
 			if err != nil {
@@ -39,18 +40,16 @@ func newSandboxExec(place *sandboxPlace) *cobra.Command {
 }
 
 func newSandboxFault(place *sandboxPlace) *cobra.Command {
-	var verbs []string
 	var help strings.Builder
 	for _, f := range sandbox.Faults() {
-		verbs = append(verbs, f.Verb)
 		fmt.Fprintf(&help, "  %-26s %s\n", f.Verb+" "+f.Args, f.Help)
 	}
 	return &cobra.Command{
-		Use:       "fault VERB [ARG...]",
-		Short:     "Break something, or mend it",
-		Long:      "Breaks or mends one thing and returns when that has had its effect:\n\n" + help.String(),
-		Args:      usage(cobra.MinimumNArgs(1)),
-		ValidArgs: verbs,
+		Use:               "fault VERB [ARG...]",
+		Short:             "Break something, or mend it",
+		Long:              "Breaks or mends one thing and returns when that has had its effect:\n\n" + help.String(),
+		Args:              usage(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: completeFault(place),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sb, err := place.open()
 			if err != nil {
