@@ -10,8 +10,11 @@ import (
 	"github.com/highbase/highbase/sandbox"
 )
 
-// completeTimeout bounds the question for node ids: whoever presses TAB waits for it.
-const completeTimeout = time.Second
+// completeTimeout bounds a question for names, completeConnect the wait for one address of it: whoever presses TAB waits.
+const (
+	completeTimeout = 1500 * time.Millisecond
+	completeConnect = 300 * time.Millisecond
+)
 
 // completeNode offers the ids of the nodes that may become primary as the only argument. A cluster that does not answer
 // offers nothing.
@@ -19,7 +22,7 @@ func (a *app) completeNode(cmd *cobra.Command, args []string, _ string) ([]cobra
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	client, err := a.client()
+	client, err := a.clientWith(api.ClientOptions{ConnectTimeout: completeConnect})
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}

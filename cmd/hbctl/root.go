@@ -135,7 +135,9 @@ func noArgs(_ *cobra.Command, args []string) error {
 }
 
 // client makes a client for the addresses given by flag, environment or default.
-func (a *app) client() (*api.Client, error) {
+func (a *app) client() (*api.Client, error) { return a.clientWith(api.ClientOptions{}) }
+
+func (a *app) clientWith(o api.ClientOptions) (*api.Client, error) {
 	if a.timeout <= 0 {
 		return nil, usageError{fmt.Errorf("--timeout %s, expected more than 0", a.timeout)}
 	}
@@ -150,7 +152,7 @@ func (a *app) client() (*api.Client, error) {
 	if err != nil {
 		return nil, usageError{fmt.Errorf("%s: %w", from, err)}
 	}
-	return api.NewClient(addrs, api.ClientOptions{})
+	return api.NewClient(addrs, o)
 }
 
 // choice is a flag that takes one of a few words.
