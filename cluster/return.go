@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/highbase/highbase/fsm"
 )
@@ -16,7 +15,8 @@ func (n *Node) follow(ctx context.Context, a fsm.Action, st fsm.State) error {
 	if !ok {
 		return fmt.Errorf("%s is not a member", a.Target)
 	}
-	if n.promises.get().Followed < a.Epoch {
+	sv := n.cfg.Prober.Server()
+	if n.promises.get().Followed < a.Epoch || sv.SourceHost != src.Address || sv.SourcePort != src.MySQLPort {
 		if err := n.mustBeContained(ctx, a); err != nil {
 			return err
 		}
@@ -34,7 +34,8 @@ func (n *Node) mustBeContained(ctx context.Context, a fsm.Action) error {
 	return errors.Join(err, n.quarantine(fmt.Sprintf("errant transactions: this node executed %s, and the primary %s of epoch %d lacks some of it", pos, a.Target, a.Epoch)))
 }
 
-// repoint turns replication to src and remembers that this epoch is followed, by which incarnation.
+// repoint turns replication to src. That this epoch is followed, and by which incarnation, is promised before the first byte of it can arrive: a
+// node that dies in between must not say later that it has seen nothing of it.
 func (n *Node) repoint(ctx context.Context, a fsm.Action, src fsm.Member) error {
 	addr, err := netip.ParseAddr(src.Address)
 	if err != nil {
@@ -46,24 +47,33 @@ func (n *Node) repoint(ctx context.Context, a fsm.Action, src fsm.Member) error 
 	if err := n.mayStill(a); err != nil {
 		return err
 	}
-	before, _ := n.incarnation(n.cfg.Prober.Look(ctx), n.promises.get())
+	old := n.cfg.Prober.Look(ctx)
+	before, _ := n.incarnation(old, n.promises.get())
+	first := n.promises.get().Followed < a.Epoch
+	if first {
+		if err := n.promises.update(func(p *Promises) { p.Followed, p.WholeEpoch, p.WholeID = a.Epoch, a.Epoch, before }); err != nil {
+			return err
+		}
+	}
 	n.repointing.Store(true)
 	defer n.repointing.Store(false)
 	if err := n.cfg.Database.Follow(ctx, src.Address, src.MySQLPort); err != nil {
 		return fmt.Errorf("following %s: %w", src.ID, err)
 	}
 	sv := n.cfg.Prober.Look(ctx)
-	token := sv.Started + "/" + n.cfg.Prober.Generation()
+	generation := n.cfg.Prober.Generation()
+	if sv.State != fsm.ServerUp || sv.Started != old.Started || generation == "" {
+		return fmt.Errorf("following %s: mysqld was restarted or stopped replicating meanwhile", src.ID)
+	}
+	token := sv.Started + "/" + generation
 	return n.promises.update(func(p *Promises) {
-		id := token
-		if before != "" && strings.HasPrefix(before, sv.Started+"/") {
-			id = before
+		p.IncToken, p.IncID = token, token
+		if before != "" {
+			p.IncID = before
 		}
-		p.IncToken, p.IncID = token, id
-		if p.Followed < a.Epoch {
-			p.WholeEpoch, p.WholeID = a.Epoch, id
+		if first && before == "" {
+			p.WholeID = token
 		}
-		p.Followed = max(p.Followed, a.Epoch)
 	})
 }
 
