@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -112,12 +113,18 @@ type testCluster struct {
 	prefix   string
 	nodes    []*member
 	fencer   Fencer
+	// timing is that of every node but those named in voters: they vote and never stand for election within a test.
+	timing raftnode.Timing
+	voters []fsm.NodeID
 }
 
-// newCluster prepares nodes db1.. in the fast profile, as changed by adjust. None runs yet.
+// calm is Raft timing for a machine on which much else runs: no test here is about how soon a leader is elected.
+var calm = raftnode.Timing{Heartbeat: 500 * time.Millisecond, Election: 500 * time.Millisecond, LeaderLease: 400 * time.Millisecond, CommitTimeout: 50 * time.Millisecond}
+
+// newCluster prepares nodes db1.. in the lan profile, as changed by adjust. None runs yet.
 func newCluster(t testing.TB, size int, adjust func(*fsm.Settings)) *testCluster {
 	t.Helper()
-	set, err := fsm.Profile("fast")
+	set, err := fsm.Profile("lan")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +134,7 @@ func newCluster(t testing.TB, size int, adjust func(*fsm.Settings)) *testCluster
 	if err := set.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	c := &testCluster{t: t, w: newWorld(t, size), log: newLogs(t), settings: set, prefix: freeSubnet(t)}
+	c := &testCluster{t: t, w: newWorld(t, size), log: newLogs(t), settings: set, timing: calm, prefix: freeSubnet(t)}
 	for i := range size {
 		id := fsm.NodeID(fmt.Sprintf("db%d", i+1))
 		m := &member{c: c, id: id, host: c.w.hosts[id], dir: t.TempDir()}
@@ -158,8 +165,12 @@ func (c *testCluster) peers() []fsm.Member {
 
 func (c *testCluster) config(m *member) Config {
 	i := int(m.host.server) - 1
+	timing := c.timing
+	if slices.Contains(c.voters, m.id) {
+		timing.Heartbeat, timing.Election = time.Minute, time.Minute
+	}
 	return Config{Cluster: "shop", Node: m.id, DataDir: m.dir, Peers: c.peers(), VIPs: []string{c.w.vip.String()}, Server: "mariadb",
-		Settings: c.settings, RaftTiming: raftnode.FastTiming(), BindAPI: c.address(i) + ":" + portAPI, BindRaft: c.address(i) + ":" + portRaft,
+		Settings: c.settings, RaftTiming: timing, BindAPI: c.address(i) + ":" + portAPI, BindRaft: c.address(i) + ":" + portRaft,
 		BindGossip: fmt.Sprintf("%s:%d", c.address(i), portGossip), GossipPort: portGossip,
 		Prober: m.host, Database: m.host, Service: service{m.host}, Addresser: address{m.host}, Fencer: c.fencer,
 		HandoverTimeout: 10 * time.Second, Logger: slog.New(slog.NewTextHandler(c.log, nil)).With("at", m.id),
@@ -263,7 +274,9 @@ func (c *testCluster) bootstrap() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), awaitLimit)
 	defer cancel()
-	r, err := c.nodes[0].Bootstrap(ctx, api.BootstrapRequest{})
+	// The founder is the only one that can stand in the first election.
+	founder := c.nodes[slices.IndexFunc(c.nodes, func(m *member) bool { return !slices.Contains(c.voters, m.id) })]
+	r, err := founder.Bootstrap(ctx, api.BootstrapRequest{Primary: "db1"})
 	if err != nil || r.Outcome == api.OutcomeRefused {
 		c.t.Fatalf("bootstrap: %+v, %v", r, err)
 	}

@@ -225,7 +225,7 @@ func (u *unit) peer(id fsm.NodeID, answers map[string]rpc.Handler) {
 // alone makes this node the only voter of a Raft group of its own, and waits until it leads. Nobody is told: no turn is taken, no office either.
 func (u *unit) alone() *raftnode.Node {
 	u.t.Helper()
-	r, err := raftnode.Open(raftnode.Config{Dir: u.raftDir(), ClusterID: "c1", Node: string(u.cfg.Node), Bind: u.cfg.BindRaft, Timing: u.cfg.RaftTiming,
+	r, err := raftnode.Open(raftnode.Config{Dir: u.raftDir(), ClusterID: "c1", Node: string(u.cfg.Node), Bind: u.cfg.BindRaft, Timing: raftnode.FastTiming(),
 		FSM: u.store, Log: u.log, OnStuck: u.cfg.OnStuck})
 	if err != nil {
 		u.t.Fatal(err)
