@@ -163,16 +163,18 @@ func (h *host) Reconnect(ctx context.Context) error {
 	return nil
 }
 
-// Freeze stops receiving and nothing else. With sever it is an order's freeze: the block comes before it.
+// Freeze stops receiving and nothing else. In a freeze order the block comes before it; a node named primary asks for the same to stop being a replica.
 func (h *host) Freeze(ctx context.Context, sever func() error) (string, error) {
 	if err := h.ask(ctx, "Freeze"); err != nil {
 		return "", err
 	}
 	if sever != nil {
-		if len(h.blocked) == 0 {
-			h.w.breach("%s: freezes without a block towards the old source", h.id)
+		if named := h.node != nil && h.node.store.State().Primary == h.id; !named {
+			if len(h.blocked) == 0 {
+				h.w.breach("%s: freezes without a block towards the old source", h.id)
+			}
+			h.frozen = max(h.frozen, h.promised().Frozen)
 		}
-		h.frozen = max(h.frozen, h.promised().Frozen)
 		h.w.mu.Unlock()
 		if err := sever(); err != nil {
 			return "", err

@@ -158,17 +158,10 @@ func TestClearCoversEveryLeaseThereMayBe(t *testing.T) {
 	}
 }
 
-// leads gives the unit a leadership that decides nothing by itself.
-func (u *unit) leads() *leading {
-	l := &leading{n: u.Node, term: u.raft().Term(), wake: make(chan struct{}, 1), cancel: func() {}, done: make(chan struct{}),
-		inFlight: map[orderKey]bool{}, catching: map[fsm.NodeID]catching{}}
-	return l
-}
-
 func TestRefusedBeginDoesNotStopGrants(t *testing.T) {
 	u := office(t)
 	u.takeOffice()
-	err := u.leads().commit(u.short(), u.store.State(), fsm.Command{Begin: &fsm.Begin{Kind: fsm.KindTakeover, Epoch: 7}})
+	err := leadsOver(u).commit(u.short(), u.store.State(), fsm.Command{Begin: &fsm.Begin{Kind: fsm.KindTakeover, Epoch: 7}})
 	if !errors.Is(err, fsm.ErrRefused) {
 		t.Fatal(err)
 	}
@@ -180,7 +173,7 @@ func TestRefusedBeginDoesNotStopGrants(t *testing.T) {
 func TestCommittedBeginStopsGrants(t *testing.T) {
 	u := office(t)
 	u.takeOffice()
-	if err := u.leads().commit(u.short(), u.store.State(), fsm.Command{Begin: &fsm.Begin{Kind: fsm.KindTakeover, Epoch: 1}}); err != nil {
+	if err := leadsOver(u).commit(u.short(), u.store.State(), fsm.Command{Begin: &fsm.Begin{Kind: fsm.KindTakeover, Epoch: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, epoch := range []uint64{1, 2} {
@@ -199,7 +192,7 @@ func TestUnknownFateOfBeginIsSettled(t *testing.T) {
 	u.store.mu.RLock() // the entry is committed and cannot be applied
 	result := make(chan error, 1)
 	go func() {
-		result <- u.leads().commit(u.short(), st, fsm.Command{Begin: &fsm.Begin{Kind: fsm.KindTakeover, Epoch: 1}})
+		result <- leadsOver(u).commit(u.short(), st, fsm.Command{Begin: &fsm.Begin{Kind: fsm.KindTakeover, Epoch: 1}})
 	}()
 	await(t, "the end is proposed", func() bool {
 		u.grantor.mu.Lock()

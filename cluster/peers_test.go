@@ -125,38 +125,39 @@ func TestOldObservationsNeverReplaceNewerOnes(t *testing.T) {
 }
 
 func TestLostReplicaIsCutOffAtItsPrimary(t *testing.T) {
-	up := fsm.Observation{Node: "db2", Run: "a", Sequence: 1, Server: fsm.ServerStatus{State: fsm.ServerUp}}
-	down := fsm.Observation{Node: "db2", Run: "a", Sequence: 2, Server: fsm.ServerStatus{State: fsm.ServerDown}}
-	for _, c := range []struct {
-		name    string
-		primary fsm.NodeID
-		cuts    int
-	}{{"primary", "db1", 1}, {"replica", "db3", 0}} {
-		t.Run(c.name, func(t *testing.T) {
-			u := newUnit(t)
-			u.steady(c.primary)
-			u.peers.received("db2", up)
-			if n := u.host.count("SeverPeer"); n != 0 {
-				t.Fatalf("cut %d times while it is up", n)
-			}
-			u.peers.received("db2", down)
-			if n := u.host.count("SeverPeer"); n != c.cuts {
-				t.Errorf("its mysqld went down: cut %d times, want %d", n, c.cuts)
-			}
-			u.peers.received("db2", fsm.Observation{Node: "db2", Run: "a", Sequence: 3, Server: down.Server})
-			if n := u.host.count("SeverPeer"); n != c.cuts {
-				t.Errorf("cut again while it stays down: %d", n)
-			}
-			// The other way to lose it: nobody answers at its host.
-			u.w.hosts["db2"].change(func() { u.w.hosts["db2"].reachable = false })
-			pe := u.peers.known["db2"]
-			for range enoughTries + 3 {
-				pe.tried = 0
-				u.peers.tryServer(u.short(), pe, u.settings())
-			}
-			if n := u.host.count("SeverPeer"); n != 2*c.cuts {
-				t.Errorf("its host went away: cut %d times, want %d", n, 2*c.cuts)
-			}
-		})
+	u := newUnit(t)
+	u.steady("db1")
+	cuts := func() int { return u.host.count("SeverPeer") }
+	obs := func(seq uint64, state fsm.ServerState) fsm.Observation {
+		return fsm.Observation{Node: "db2", Run: "a", Sequence: seq, Server: fsm.ServerStatus{State: state}}
+	}
+	u.peers.received("db2", obs(1, fsm.ServerUp))
+	if n := cuts(); n != 0 {
+		t.Fatalf("cut %d times while it is up", n)
+	}
+	u.peers.received("db2", obs(2, fsm.ServerDown))
+	await(t, "its mysqld went down: cut", func() bool { return cuts() == 1 })
+	u.peers.received("db2", obs(3, fsm.ServerDown))
+	// The other way to lose it: nobody answers at its host. Once is enough.
+	u.w.hosts["db2"].change(func() { u.w.hosts["db2"].reachable = false })
+	pe := u.peers.known["db2"]
+	for range enoughTries + 3 {
+		pe.tried = 0
+		u.peers.tryServer(u.short(), pe, u.settings())
+	}
+	await(t, "its host went away: cut", func() bool { return cuts() >= 2 })
+	if n := cuts(); n != 2 {
+		t.Errorf("cut %d times, lost twice", n)
+	}
+}
+
+func TestOnlyThePrimaryCutsReplicasOff(t *testing.T) {
+	for primary, cuts := range map[fsm.NodeID]int{"db1": 1, "db3": 0} {
+		u := newUnit(t)
+		u.steady(primary)
+		u.peers.cutLost(u.peers.known["db2"].member)
+		if n := u.host.count("SeverPeer"); n != cuts {
+			t.Errorf("primary %s: db1 cuts %d times, want %d", primary, n, cuts)
+		}
 	}
 }
