@@ -31,6 +31,9 @@ func (n *Node) Switchover(ctx context.Context, req api.SwitchoverRequest) (api.R
 	if !st.Bootstrapped() {
 		return refused("cluster.bootstrapped", "", "the cluster is not bootstrapped: run hbctl bootstrap"), nil
 	}
+	if st.Paused != nil && !req.Plan {
+		return refused("cluster.paused", "", "%s paused the cluster: %s", st.Paused.By, orUnknown(st.Paused.Why)), nil
+	}
 	v := fsm.Classify(st, l.view(st))
 	from, to, result, err := n.chooseSwitchover(st, v, req)
 	if err != nil || result != nil {

@@ -45,6 +45,9 @@ func (n *Node) mayStill(a fsm.Action) error {
 	case fsm.ActSelfFence, fsm.ActReleaseVIP, fsm.ActCloseGate:
 		return nil // whoever may do less than he thinks may certainly do this
 	}
+	if n.stopping.Load() {
+		return errOvertaken
+	}
 	if n.promises.get().outdated(a.Epoch, a.Index) || n.store.State().Epoch != a.Epoch {
 		return errOvertaken
 	}
@@ -88,7 +91,8 @@ func (n *Node) execute(ctx context.Context, a fsm.Action) error {
 	case fsm.ActFollow:
 		return n.follow(ctx, a, st)
 	case fsm.ActNudge:
-		return db.Nudge(ctx)
+		n.nudge()
+		return nil
 	case fsm.ActReconnect:
 		return db.Reconnect(ctx)
 	case fsm.ActReturn:
@@ -125,8 +129,16 @@ func (n *Node) stopFollowing(ctx context.Context, st fsm.State) error {
 		position = st.Op.Position
 	}
 	begin := now()
+	if st.Op != nil && st.Op.From != "" {
+		// As for a freeze: with traffic to the old source reset, STOP does not wait for it.
+		if addr, err := n.sourceAddr(st.Op.From); err == nil {
+			if err := n.cfg.Addresser.Block(addr); err != nil {
+				return fmt.Errorf("blocking replication traffic from %s: %w", st.Op.From, err)
+			}
+		}
+	}
 	// After a restart of mysqld both threads are stopped: this starts the applier in the one way that forgets nothing.
-	if _, err := db.Freeze(ctx, nil); err != nil {
+	if _, err := db.Freeze(ctx, n.severSource(st)); err != nil {
 		return fmt.Errorf("stopping to receive: %w", err)
 	}
 	if err := db.Drain(ctx, position); err != nil {
@@ -182,13 +194,35 @@ func (n *Node) writeBarrier(ctx context.Context, epoch uint64) error {
 		case err := <-done:
 			return err
 		case <-tick.C:
-			c, cancel := context.WithTimeout(ctx, nudgeAfter)
-			if err := n.cfg.Database.Nudge(c); err != nil {
-				n.log.Debug("nudge not acknowledged", "error", err.Error())
-			}
-			cancel()
+			n.nudge()
 		}
 	}
+}
+
+// maxNudges bounds the nudges that wait in the server at one time. One that waits keeps a connection for as long as nobody acknowledges: too many
+// would leave none for the replica that comes to do so.
+const maxNudges = 6
+
+// nudge writes a row in the background, and leaves it there until it is acknowledged. The first comes at once, each further one only after twice
+// the time: an acknowledgement of any of them releases all.
+func (n *Node) nudge() {
+	n.nudges.Lock()
+	defer n.nudges.Unlock()
+	if n.nudging >= maxNudges || (n.nudging > 0 && now()-n.nudged < time.Second<<n.nudging) {
+		return
+	}
+	n.nudging++
+	n.nudged = now()
+	n.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(n.ctx, time.Hour)
+		defer cancel()
+		if err := n.cfg.Database.Nudge(ctx); err != nil {
+			n.log.Debug("nudge not acknowledged", "error", err.Error())
+		}
+		n.nudges.Lock()
+		defer n.nudges.Unlock()
+		n.nudging--
+	})
 }
 
 // openService lets clients in: writable, gate, address, announcement, in this order. Each has the right checked right before it.

@@ -34,6 +34,7 @@ type leading struct {
 	catching map[fsm.NodeID]catching
 	verdicts []fsm.Verdict
 	moved    fsm.Instant // last try to hand leadership away
+	idle     fsm.Instant // since when the primary at rest says that it does not serve, 0 when it serves
 }
 
 type stepKey struct {
@@ -154,6 +155,7 @@ func (l *leading) view(st fsm.State) fsm.View {
 	l.enter(st, v.Now)
 	v.StepSince, v.Answers, v.Fence, v.Release, v.Reached, v.ReleaseError = l.since, slices.Clone(l.answers), l.fence, l.release, l.reached, l.failed
 	v.Phases = slices.Clone(l.phases)
+	v.NotServing = l.notServing(st, v)
 	if breakLeaseWait {
 		v.LeaseClear = 0
 	}
@@ -177,6 +179,18 @@ func (l *leading) view(st fsm.State) fsm.View {
 	return v
 }
 
+// notServing is since when the primary, with nothing under way, reports that it does not serve; 0 when it serves or does not report.
+func (l *leading) notServing(st fsm.State, v fsm.View) fsm.Instant {
+	n := v.Node(st.Primary)
+	switch {
+	case st.Primary == "" || st.Op != nil || n.Obs.Serving == st.Epoch:
+		l.idle = 0
+	case v.Fresh(st, st.Primary) && l.idle == 0:
+		l.idle = v.Now
+	}
+	return l.idle
+}
+
 // enter notes a new step. Answers belong to an epoch of an operation: those of another are forgotten.
 func (l *leading) enter(st fsm.State, t fsm.Instant) {
 	var key stepKey
@@ -189,6 +203,9 @@ func (l *leading) enter(st fsm.State, t fsm.Instant) {
 	old := l.step
 	if key.op != old.op {
 		l.phases, l.began = nil, t
+		if st.Op != nil && (st.Op.Kind == fsm.KindTakeover) && st.Op.Step == fsm.StepBegun {
+			l.phases = []fsm.PhaseTime{{Name: "detect", Took: l.n.peers.silence(st.Op.From)}}
+		}
 	} else if name := phaseOf[old.step]; name != "" {
 		l.phases = append(l.phases, fsm.PhaseTime{Name: name, Took: t - l.since})
 	}
@@ -229,7 +246,7 @@ func (l *leading) commit(ctx context.Context, st fsm.State, c fsm.Command) error
 		return nil
 	}
 	l.n.log.Warn("not committed", "command", c.Name(), "error", err.Error())
-	if ends && (errors.Is(err, fsm.ErrRefused) || errors.Is(err, raftnode.ErrNotProposed)) {
+	if ends && (errors.Is(err, fsm.ErrRefused) || errors.Is(err, raftnode.ErrNotProposed) || errors.Is(err, raftnode.ErrNotLeader)) {
 		l.n.grantor.resume()
 	}
 	if ends && errors.Is(err, raftnode.ErrUnknownOutcome) {

@@ -84,6 +84,9 @@ func (n *Node) passed(o fsm.Order) error {
 // freeze stops receiving, and only after that reads what was received. The promise was made by acceptOrder.
 func (n *Node) freeze(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 	p := n.promises.get()
+	if p.Quarantine != "" {
+		return nil, errors.New("quarantined: " + p.Quarantine)
+	}
 	ans := &fsm.Answer{Node: n.cfg.Node, Epoch: o.Epoch, Held: p.own()}
 	if p.Held > p.Followed {
 		// It was primary: it must not serve.
@@ -118,6 +121,10 @@ func (n *Node) freeze(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 		return nil, fmt.Errorf("mysqld is %s: %s", sv.State, sv.Fault)
 	}
 	ans.Incarnation, ans.Whole = n.incarnation(sv, n.promises.get())
+	if p.Turned > p.Held && ans.Whole == 0 && p.TurnedAt == ans.Received && p.TurnedRun == sv.Started {
+		// It was stopped in the middle of turning round and has received nothing since: its data is still its own.
+		ans.Held = p.Held
+	}
 	return ans, nil
 }
 
@@ -127,6 +134,18 @@ func (n *Node) severFrom(host netip.Addr) func() error {
 		_, err := n.cfg.Addresser.SeverPeer(host)
 		return err
 	}
+}
+
+// severSource destroys what is left of the connection to the old primary of the running operation; nil when there is none.
+func (n *Node) severSource(st fsm.State) func() error {
+	if st.Op == nil {
+		return nil
+	}
+	addr, err := n.sourceAddr(st.Op.From)
+	if err != nil {
+		return nil
+	}
+	return n.severFrom(addr)
 }
 
 func (n *Node) sourceAddr(id fsm.NodeID) (netip.Addr, error) {

@@ -29,7 +29,8 @@ type peer struct {
 	lastServer fsm.Instant // its mysqld answered, or its hbd said that it is up
 	tried      fsm.Instant // last direct try at its mysqld
 	agentOK    bool
-	reached    bool // the last direct try at its mysqld succeeded
+	reached    bool   // the last direct try at its mysqld succeeded
+	run        string // run of its mysqld when it was last seen up, "" once it was seen gone
 	obs        fsm.Observation
 	obsAt      fsm.Instant
 	leads      bool
@@ -147,20 +148,21 @@ func (p *peers) tryServer(ctx context.Context, pe *peer, set fsm.Settings) {
 		return
 	}
 	if pe.noServer++; pe.noServer == enoughTries {
-		p.cutLost(pe.member)
+		go p.cutLost(pe.member)
 	}
 }
 
-// cutLost destroys what is left of a vanished replica's connections to this primary. On MariaDB its return would hang every new login until
-// another acknowledgement arrives or the dead connection ends.
+// cutLost destroys what is left of the replication traffic between this node and one that went away, when one of the two is the primary. On MariaDB
+// the return of a vanished replica would hang every new login until another acknowledgement arrives or the dead connection ends; and a replica
+// whose primary lost power and came back would wait on the old connection until its net timeout.
 func (p *peers) cutLost(m fsm.Member) {
 	st := p.n.store.State()
 	addr, err := netip.ParseAddr(m.Address)
-	if st.Primary != p.n.cfg.Node || err != nil || p.n.cfg.Addresser == nil {
+	if (st.Primary != p.n.cfg.Node && st.Primary != m.ID) || err != nil || p.n.cfg.Addresser == nil {
 		return
 	}
 	cut, err := p.n.cfg.Addresser.SeverPeer(addr)
-	p.n.log.Info("cut what a lost replica left behind", "node", m.ID, "sockets", cut, "error", errText(err))
+	p.n.log.Info("cut the replication connections of a lost node", "node", m.ID, "sockets", cut, "error", errText(err))
 }
 
 // enoughTries is how many completed tries must have failed before an age is evidence: a process that was starved itself has aged, not tried.
@@ -171,10 +173,7 @@ func (p *peers) keep(pe *peer, obs fsm.Observation) {
 	if obs.Node != pe.member.ID || (obs.Run == pe.obs.Run && obs.Sequence <= pe.obs.Sequence) {
 		return
 	}
-	if pe.obs.Server.State == fsm.ServerUp && obs.Server.State != fsm.ServerUp {
-		// It went away and has not come back yet: before it connects again.
-		p.cutLost(pe.member)
-	}
+	p.noteRun(pe, obs.Server)
 	changed := obs.Serving != pe.obs.Serving || obs.Server.State != pe.obs.Server.State || obs.Standing != pe.obs.Standing ||
 		obs.ServedIndex != pe.obs.ServedIndex || obs.FailedIndex != pe.obs.FailedIndex
 	pe.obs, pe.obsAt = obs, now()
@@ -183,6 +182,19 @@ func (p *peers) keep(pe *peer, obs fsm.Observation) {
 		if l := p.n.leading.Load(); l != nil {
 			wake(l.wake)
 		}
+	}
+}
+
+// noteRun notices that a peer's mysqld, or its whole host, went away since it was last seen up: what is left of the connections to it is cut, if
+// possible before it connects again.
+func (p *peers) noteRun(pe *peer, sv fsm.ServerStatus) {
+	gone := sv.State == fsm.ServerDown || sv.State == fsm.ServerHung || (sv.State == fsm.ServerUp && sv.Started != pe.run)
+	if pe.run != "" && gone {
+		pe.run = ""
+		go p.cutLost(pe.member)
+	}
+	if sv.State == fsm.ServerUp {
+		pe.run = sv.Started
 	}
 }
 
@@ -248,6 +260,16 @@ func (p *peers) observed(id fsm.NodeID) (fsm.Observation, fsm.Instant, bool) {
 		return fsm.Observation{}, 0, false
 	}
 	return pe.obs, pe.obsAt, true
+}
+
+// silence is how long a node's hbd has not answered this one.
+func (p *peers) silence(id fsm.NodeID) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if pe, ok := p.known[id]; ok {
+		return now() - pe.lastAgent
+	}
+	return 0
 }
 
 func (p *peers) reachable(id fsm.NodeID) (agent, server bool) {

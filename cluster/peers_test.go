@@ -129,7 +129,7 @@ func TestLostReplicaIsCutOffAtItsPrimary(t *testing.T) {
 	u.steady("db1")
 	cuts := func() int { return u.host.count("SeverPeer") }
 	obs := func(seq uint64, state fsm.ServerState) fsm.Observation {
-		return fsm.Observation{Node: "db2", Run: "a", Sequence: seq, Server: fsm.ServerStatus{State: state}}
+		return fsm.Observation{Node: "db2", Run: "a", Sequence: seq, Server: fsm.ServerStatus{State: state, Started: "run-1"}}
 	}
 	u.peers.received("db2", obs(1, fsm.ServerUp))
 	if n := cuts(); n != 0 {

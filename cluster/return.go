@@ -147,7 +147,7 @@ func (n *Node) rewind(ctx context.Context, a fsm.Action, st fsm.State, src fsm.M
 	if err := n.mayStill(a); err != nil {
 		return err
 	}
-	if err := n.promises.update(func(p *Promises) { p.Turned = max(p.Turned, a.Epoch) }); err != nil {
+	if err := n.promises.update(func(p *Promises) { p.Turned, p.TurnedAt, p.TurnedRun = max(p.Turned, a.Epoch), "", "" }); err != nil {
 		return err
 	}
 	if err := n.start(ctx, st, true); err != nil {
@@ -167,11 +167,20 @@ func (n *Node) rewind(ctx context.Context, a fsm.Action, st fsm.State, src fsm.M
 
 // finishReturn turns the node round. From the first step on its data is not its own any more, and it says so durably before.
 func (n *Node) finishReturn(ctx context.Context, a fsm.Action, src fsm.Member) error {
-	if err := n.promises.update(func(p *Promises) { p.Turned = max(p.Turned, a.Epoch) }); err != nil {
+	sv := n.cfg.Prober.Look(ctx)
+	err := n.promises.update(func(p *Promises) {
+		if p.Turned < a.Epoch {
+			p.Turned, p.TurnedAt, p.TurnedRun = a.Epoch, sv.Executed, sv.Started
+		}
+	})
+	if err != nil {
 		return err
 	}
-	if err := n.cfg.Database.FinishRewind(ctx); err != nil {
-		return fmt.Errorf("turning the old primary round: %w", err)
+	// A server that replicates already was turned half-way before: its position is set.
+	if !sv.HasReplication {
+		if err := n.cfg.Database.FinishRewind(ctx); err != nil {
+			return fmt.Errorf("turning the old primary round: %w", err)
+		}
 	}
 	return n.repoint(ctx, a, src)
 }

@@ -269,13 +269,14 @@ func (e *explorer) explore(t testing.TB, w *toy, faults int, story []string) str
 
 // elsewhere lists what the toy world has no cause for; the tables' own tests and the simulation have.
 var elsewhere = map[string]string{
-	"primary.agent-lost": "in the toy a host is there or not",
-	"node.quarantined":   "nothing is errant",
-	"node.not-fresh":     "a node hears from the leader at once",
-	"primary.nudge":      "no acknowledgement is lost",
-	"replica.reconnect":  "connections are made at once",
-	"replica.unknown":    "mysqld is looked at at once",
-	"replica.frozen":     "the log is applied at once",
+	"primary.agent-lost":  "in the toy a host is there or not",
+	"primary.not-serving": "whoever may serve can serve",
+	"node.quarantined":    "nothing is errant",
+	"node.not-fresh":      "a node hears from the leader at once",
+	"primary.nudge":       "no acknowledgement is lost",
+	"replica.reconnect":   "connections are made at once",
+	"replica.unknown":     "mysqld is looked at at once",
+	"replica.frozen":      "the log is applied at once",
 }
 
 func mustHaveActed(t *testing.T, acted map[string]bool) {

@@ -54,6 +54,7 @@ func init() {
 		{Code: "switchover.release", Why: "the old primary lets go, the candidate catches up", When: atStep(StepReleasing), Do: (*deciding).releasing},
 		{Code: "restart.running", Why: "the service is being restarted in place", When: atStep(StepRestart), Do: (*deciding).restarting},
 		{Code: "service.down", Why: "the primary's host lives, its mysqld does not serve", When: serviceDown, Do: (*deciding).serviceLost},
+		{Code: "primary.not-serving", Why: "the primary's host and mysqld live, and it cannot serve all the same: its address, its gate or its disk", When: notServing, Do: (*deciding).failIdle},
 		{Code: "sync.recount", Why: "a member that has caught up counts again", Always: true, When: func(d *deciding) bool { return d.s.Primary != "" }, Do: (*deciding).recount},
 		{Code: "leader.blind", Why: "the Raft leader has no path to the primary, another voter has", Always: true, When: leaderBlind, Do: (*deciding).transferSighted},
 		{Code: "leader.placement", Why: "the Raft leader should not sit on the primary's host", Always: true, When: leaderMisplaced, Do: (*deciding).transfer},
@@ -126,6 +127,18 @@ func serviceDown(d *deciding) bool {
 	}
 	st := d.v.Node(d.s.Primary).Obs.Server.State
 	return st == ServerDown || st == ServerHung
+}
+
+// notServing: longer than a hung server is waited for, and than a lease that was lost for a moment takes to come back. Commits that wait for
+// their acknowledgement are no reason: nobody else could get it either.
+func notServing(d *deciding) bool {
+	n := d.v.Node(d.s.Primary)
+	return d.s.Op == nil && d.s.Phase == PhaseSteady && d.s.Primary != "" && d.v.NotServing != 0 && d.v.Fresh(d.s, d.s.Primary) &&
+		n.Obs.Server.State == ServerUp && !n.Obs.Server.CommitsWait && d.v.Now-d.v.NotServing > d.s.Settings.HungAfter+2*d.s.Settings.Lease
+}
+
+func (d *deciding) failIdle() {
+	d.begin(KindFailover, "primary.not-serving", "the primary does not serve: "+orNone(d.v.Node(d.s.Primary).Obs.Reason), "")
 }
 
 func leaderMisplaced(d *deciding) bool {

@@ -9,6 +9,9 @@ import (
 
 // prepared: everything is checked while the old primary still serves. The pause begins only when the candidate is close.
 func (d *deciding) prepared() {
+	if d.serviceGone() {
+		return
+	}
 	verdicts := SwitchoverGates(d.s, d.v, d.s.Op.To)
 	var refusal *Verdict
 	for i := range verdicts {
@@ -27,6 +30,16 @@ func (d *deciding) prepared() {
 	}
 }
 
+// serviceGone rolls back at once when the old primary's mysqld is gone: its restart must not wait for a switchover that cannot succeed.
+func (d *deciding) serviceGone() bool {
+	n := d.v.Node(d.s.Op.From)
+	if !d.v.Fresh(d.s, d.s.Op.From) || (n.Obs.Server.State != ServerDown && n.Obs.Server.State != ServerHung) {
+		return false
+	}
+	d.rollback(fmt.Sprintf("mysqld on %s is %s: %s", d.s.Op.From, n.Obs.Server.State, n.Obs.Server.Fault))
+	return true
+}
+
 // releasing: the old primary's release is the evidence that promote carries. Only the log decides between promote and rollback.
 func (d *deciding) releasing() {
 	op := d.s.Op
@@ -34,6 +47,7 @@ func (d *deciding) releasing() {
 	case d.v.Release != nil && d.v.Reached && !d.v.Node(op.To).Lost:
 		d.propose(Command{Promote: &Promote{OpID: op.ID, Epoch: d.s.Epoch, To: op.To, Won: WonSwitchover, Position: d.v.Release.Received,
 			Release: d.v.Release, Members: d.switchedSet(), Acks: d.s.ackCount()}})
+	case d.v.Release == nil && d.serviceGone():
 	case d.v.Node(op.To).Lost:
 		d.rollback(fmt.Sprintf("candidate %s was lost: %s", op.To, d.v.Node(op.To).Reason))
 	case d.v.Now-d.v.StepSince > d.s.Settings.ReleaseTimeout:

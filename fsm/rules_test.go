@@ -238,6 +238,19 @@ var ruleCases = []ruleCase{
 	})},
 	{code: "service.down", name: "a replica's mysqld is down", make: bent(func(_ *testing.T, c *scene) { c.obs["db2"].Server.State = ServerDown })},
 
+	{code: "primary.not-serving", name: "reports for long that it cannot", acts: true, commands: []string{"begin"}, make: bent(func(_ *testing.T, c *scene) {
+		c.obs["db1"].Serving = 0
+		c.idle = time.Minute
+	})},
+	{code: "primary.not-serving", name: "for a moment only", make: bent(func(_ *testing.T, c *scene) {
+		c.obs["db1"].Serving = 0
+		c.idle = time.Second
+	})},
+	{code: "primary.not-serving", name: "commits wait: nobody else could serve either", make: bent(func(_ *testing.T, c *scene) {
+		c.obs["db1"].Serving, c.obs["db1"].Server.CommitsWait = 0, true
+		c.idle = time.Minute
+	})},
+
 	{code: "sync.recount", name: "a member has caught up", acts: true, commands: []string{"recount"}, make: bent(func(_ *testing.T, c *scene) {
 		c.caughtUp = []SyncMember{{Node: "db2", Incarnation: "i-db2-again"}}
 	})},

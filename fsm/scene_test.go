@@ -25,6 +25,7 @@ type scene struct {
 	release    *Answer
 	reached    bool
 	caughtUp   []SyncMember
+	idle       time.Duration // how long the primary has said that it does not serve
 	last       Decision
 }
 
@@ -139,6 +140,9 @@ func (c *scene) answer(id NodeID, received string) Answer {
 func (c *scene) view() View {
 	v := View{Self: c.self, Now: c.now, Wall: c.wall, LeaseClear: c.leaseClear, StepSince: c.stepSince, Answers: c.answers, Fence: c.fence,
 		Release: c.release, Reached: c.reached, CaughtUp: c.caughtUp}
+	if c.idle > 0 {
+		v.NotServing = max(1, c.now-c.idle)
+	}
 	for _, m := range c.s.Members {
 		o := *c.obs[m.ID]
 		o.Applied, o.Epoch = c.s.Index, c.s.Epoch

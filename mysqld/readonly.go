@@ -24,6 +24,13 @@ func (a *abandonedStatements) add(id uint64) {
 	a.ids[id] = true
 }
 
+// empty tells whether nothing was left behind.
+func (a *abandonedStatements) empty() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.ids) == 0
+}
+
 // take returns the numbers and forgets them.
 func (a *abandonedStatements) take() map[uint64]bool {
 	a.mu.Lock()
@@ -44,6 +51,14 @@ func (a *abandonedStatements) take() map[uint64]bool {
 // fence is SIGKILL; of a way back SetWritable, which ends the statement first.
 func (s *Server) SetReadOnly(ctx context.Context) error {
 	s.boot.interfere()
+	if err := s.setGlobals(ctx, s.dialect.words().readOnly); err != nil || s.abandoned.empty() {
+		return err
+	}
+	// A statement left behind may be one that makes the server writable, and may take effect only now. Once all of them
+	// are ended the last word is this one.
+	if err := s.endAbandoned(ctx); err != nil {
+		return err
+	}
 	return s.setGlobals(ctx, s.dialect.words().readOnly)
 }
 

@@ -273,6 +273,9 @@ func (g *kernelGate) shut() error {
 	return nil
 }
 
+// dumpTries is how often an interrupted listing of one small set is repeated.
+const dumpTries = 8
+
 // remaining is the shortest life among the lease's elements, 0 if any of them is gone.
 func (g *kernelGate) remaining() (time.Duration, error) {
 	g.mu.Lock()
@@ -282,11 +285,18 @@ func (g *kernelGate) remaining() (time.Duration, error) {
 	}
 	least := time.Duration(-1)
 	for _, s := range g.leaseSets() {
-		elems, err := listElements(g.sock, s.family, g.name, s.name)
+		var elems []liveElement
+		var err error
+		// Somebody else's change of the tables interrupts a dump: its result may lack what is there.
+		for range dumpTries {
+			if elems, err = listElements(g.sock, s.family, g.name, s.name); !errors.Is(err, errDumpInterrupted) {
+				break
+			}
+		}
 		if errMissing(err) {
 			return 0, ErrGateLost
 		}
-		if err != nil && !errors.Is(err, errDumpInterrupted) {
+		if err != nil {
 			return 0, fmt.Errorf("reading the lease: %w", err)
 		}
 		for _, k := range s.keys {

@@ -50,6 +50,12 @@ func (m *Manager) handleClaim(a Address, c claim) {
 		m.mu.Unlock()
 		return
 	}
+	if left, err := m.gate.remaining(); err == nil && left == 0 {
+		// Behind a closed gate the other may be the rightful holder: told, not counted and not contradicted.
+		m.mu.Unlock()
+		m.emit(Event{Kind: ForeignClaim, Address: a.IP, Interface: a.Interface, MAC: c.mac, Detail: "claimed by " + c.mac.String()})
+		return
+	}
 	cnt := m.counters[a.IP]
 	cnt.ForeignClaims++
 	report := !bytes.Equal(cnt.LastClaim, c.mac) || now-cnt.lastReport >= eventEvery
@@ -63,7 +69,7 @@ func (m *Manager) handleClaim(a Address, c claim) {
 	}
 	m.mu.Unlock()
 	if report {
-		m.log.Warn("another host claims the address", "address", a.IP, "mac", c.mac)
+		m.log.Warn("another host claims the address", "address", a.IP, "mac", c.mac.String())
 		m.emit(Event{Kind: ForeignClaim, Address: a.IP, Interface: a.Interface, MAC: c.mac, Detail: "claimed by " + c.mac.String()})
 	}
 	if defend {

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"time"
+	"strings"
 
 	"github.com/highbase/highbase/cluster"
 	"github.com/highbase/highbase/cluster/identity"
@@ -178,10 +179,18 @@ func (d *database) PrepareRewind(ctx context.Context, history string) (saved str
 	if err := os.MkdirAll(d.tails, 0o700); err != nil {
 		return "", fmt.Errorf("making the directory of saved tails: %w", err)
 	}
-	// Nanoseconds, because Save never overwrites and an attempt may be repeated.
-	saved = filepath.Join(d.tails, time.Now().UTC().Format("20060102T150405.000000000Z")+".binlog")
-	if err := tail.Save(saved); err != nil {
+	// Named by what is in it: an attempt that is repeated must not fill the disk with copies.
+	gtids := tail.GTIDs()
+	saved = filepath.Join(d.tails, strings.NewReplacer(":", "_", "/", "_").Replace(gtids[0]+"_to_"+gtids[len(gtids)-1])+fmt.Sprintf("_%d", tail.Size-tail.Offset)+".binlog")
+	part := saved + ".part"
+	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("removing a half-saved tail: %w", err)
+	}
+	if err := tail.Save(part); err != nil {
 		return "", err
+	}
+	if err := os.Rename(part, saved); err != nil {
+		return "", fmt.Errorf("naming the saved tail: %w", err)
 	}
 	if d.dialect == dialectMySQL {
 		return saved, tail.Cut()

@@ -114,7 +114,7 @@ func (r *Result) add(o Result) {
 func (r *Result) mustBeLively(t *testing.T) {
 	t.Helper()
 	for _, how := range []fsm.Won{fsm.WonCount, fsm.WonSwitchover, fsm.WonOwn} {
-		if r.Won[how] < 5 {
+		if r.Won[how] < 3 {
 			t.Errorf("only %d epochs were won by %s", r.Won[how], how)
 		}
 	}
