@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/highbase/highbase/fsm"
@@ -41,8 +42,7 @@ func (n *Node) carryOut(ctx context.Context, actions []fsm.Action) {
 
 // mayStill is the fencing token at work: it is asked under the executor lock, right before an effect.
 func (n *Node) mayStill(a fsm.Action) error {
-	switch a.Kind {
-	case fsm.ActSelfFence, fsm.ActReleaseVIP, fsm.ActCloseGate:
+	if a.Kind == fsm.ActSelfFence || a.Kind == fsm.ActReleaseVIP || a.Kind == fsm.ActCloseGate {
 		return nil // whoever may do less than he thinks may certainly do this
 	}
 	if n.stopping.Load() {
@@ -60,10 +60,12 @@ const (
 	longAction  = 60 * time.Second
 )
 
+// longActions wait for data to be applied, recovered or acknowledged.
+var longActions = []fsm.ActionKind{fsm.ActStart, fsm.ActStopFollow, fsm.ActBarrier, fsm.ActFollow, fsm.ActReturn}
+
 func (n *Node) execute(ctx context.Context, a fsm.Action) error {
 	limit := shortAction
-	switch a.Kind {
-	case fsm.ActStart, fsm.ActStopFollow, fsm.ActBarrier, fsm.ActFollow, fsm.ActReturn:
+	if slices.Contains(longActions, a.Kind) {
 		limit = longAction
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)

@@ -13,13 +13,12 @@ import (
 // holder is this node's lease. It renews while the log says that this node is primary, and extends the kernel's gate with each renewal. It
 // never opens the gate: that is an action of its own, after the barrier.
 type holder struct {
-	n       *Node
-	kicked  chan struct{}
-	mu      sync.Mutex
-	epoch   uint64
-	until   fsm.Instant
-	dropped uint64 // release operation for which the lease was dropped: no answer to an older request counts
-	era     uint64 // rises when the lease is dropped
+	n      *Node
+	kicked chan struct{}
+	mu     sync.Mutex
+	epoch  uint64
+	until  fsm.Instant
+	era    uint64 // rises when the lease is dropped
 }
 
 type leaseRequest struct {

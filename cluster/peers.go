@@ -16,7 +16,6 @@ type peers struct {
 
 	mu    sync.Mutex
 	known map[fsm.NodeID]*peer
-	seq   uint64
 }
 
 // peer is one other member as seen from here. Instants are this node's.

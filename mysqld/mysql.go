@@ -153,8 +153,8 @@ func (mysqlDialect) readReplication(ctx context.Context, q querier, st *Status) 
 // withoutSpace joins the lines that MySQL breaks long sets into.
 func withoutSpace(set string) string { return strings.Join(strings.Fields(set), "") }
 
-func (d mysqlDialect) history(ctx context.Context, q querier) (string, error) {
-	return d.executed(ctx, q)
+func (m mysqlDialect) history(ctx context.Context, q querier) (string, error) {
+	return m.executed(ctx, q)
 }
 
 func (mysqlDialect) executed(ctx context.Context, q querier) (string, error) {

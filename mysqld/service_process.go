@@ -144,10 +144,10 @@ func readPID(path string) (int, error) {
 		return 0, fmt.Errorf("reading the pid file: %w", err)
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
-	if err != nil || pid <= 0 {
-		return 0, nil // being written, or left empty by a crash
+	if err == nil && pid > 0 {
+		return pid, nil
 	}
-	return pid, nil
+	return 0, nil // being written, or left empty by a crash
 }
 
 // commandLine is the command line of a process.

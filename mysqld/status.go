@@ -207,19 +207,6 @@ func (s *Server) Contains(ctx context.Context, position string) (bool, error) {
 	return history.Holds(want), nil
 }
 
-// executed reads only the executed position.
-func (s *Server) executed(ctx context.Context, q querier) (gtid.Set, error) {
-	text, err := s.dialect.executed(ctx, q)
-	if err != nil {
-		return gtid.Set{}, err
-	}
-	set, err := gtid.Parse(s.dialect.flavor(), text)
-	if err != nil {
-		return gtid.Set{}, fmt.Errorf("reading the executed position: %w", err)
-	}
-	return set, nil
-}
-
 // Checks names the settings that break the guarantees, as Status.Problems does.
 // A server that cannot be asked is the one problem returned.
 func (s *Server) Checks(ctx context.Context) []string {

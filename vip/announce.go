@@ -133,7 +133,8 @@ func (m *Manager) announceOne(a Address) error {
 	if len(link.mac) != len(broadcastMAC) {
 		return fmt.Errorf("interface %s has no Ethernet address", a.Interface)
 	}
-	proto, frames := int(protoARP), [][]byte(nil)
+	proto := int(protoARP)
+	var frames [][]byte
 	if a.IP.Is4() {
 		frames = arpAnnouncements(a.IP, link.mac)
 	} else {

@@ -67,7 +67,8 @@ func (m *Manager) probeAll() error {
 			errs = append(errs, err)
 			continue
 		}
-		proto, frame := int(protoARP), []byte(nil)
+		proto := int(protoARP)
+		var frame []byte
 		if a.IP.Is4() {
 			frame = arpProbe(a.IP, link.mac)
 		} else if frame, err = ndProbe(a.IP, link.mac); err != nil {

@@ -30,7 +30,7 @@ func TestHelperHolder(t *testing.T) {
 	deadline := Now() + lease
 	check(t, m.Open(deadline), "opening")
 	check(t, m.SetHeld(context.Background(), true), "holding")
-	fmt.Printf("deadline %d\n", deadline)
+	fmt.Fprintf(os.Stdout, "deadline %d\n", deadline) // to the test that started this process
 	_, err = bufio.NewReader(os.Stdin).ReadString('\n')
 	t.Fatalf("helper was not killed: %v", err)
 }

@@ -2,6 +2,7 @@ package vip
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -87,7 +88,8 @@ func nftBatch(s *nlSocket, msgs []nlMessage) error {
 	all = append(all, msgs...)
 	all = append(all, edge(unix.NFNL_MSG_BATCH_END))
 	err := s.execute(all, len(msgs))
-	if refusal, ok := err.(*nlError); ok {
+	var refusal *nlError
+	if errors.As(err, &refusal) {
 		return &nlError{index: refusal.index - 1, errno: refusal.errno} // -1 is the batch's own header
 	}
 	return err

@@ -167,7 +167,7 @@ func eventually(t *testing.T, what string, cond func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited %s for %s", patience, what)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond) //nolint:forbidigo // polls a condition
 	}
 }
 
@@ -215,7 +215,7 @@ func TestLongPartitionHeals(t *testing.T) {
 	eventually(t, "both sides to give up", func() bool {
 		return len(nodes[0].Alive()) == 1 && len(nodes[1].Alive()) == 1 && len(nodes[2].Alive()) == 0
 	})
-	time.Sleep(2 * testTiming().ForgetDead) // longer than memberlist goes on talking to the dead
+	time.Sleep(2 * testTiming().ForgetDead) //nolint:forbidigo // longer than memberlist goes on talking to the dead
 	for _, m := range nodes {
 		m.forget()
 	}
@@ -233,7 +233,7 @@ func TestLongPartitionStaysWithoutRejoin(t *testing.T) {
 	}
 	c.unplug(nodes[1].Addr(), true)
 	eventually(t, "both to give up", func() bool { return allSee(nodes, 0) })
-	time.Sleep(2 * timing.ForgetDead)
+	time.Sleep(2 * timing.ForgetDead) //nolint:forbidigo // longer than memberlist goes on talking to the dead
 	c.unplug(nodes[1].Addr(), false)
 	time.Sleep(10 * timing.Rejoin)
 	if !allSee(nodes, 0) {

@@ -110,6 +110,8 @@ func (s *Server) serve(ctx context.Context, ln net.Listener, h http.Handler, nam
 			return fmt.Errorf("closing %s on %s: %w", name, ln.Addr(), err)
 		}
 	}
-	<-failed
+	if err := <-failed; err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving %s on %s: %w", name, ln.Addr(), err)
+	}
 	return nil
 }

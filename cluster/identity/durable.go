@@ -32,7 +32,7 @@ func OpenDurable[T any](path string) (*Durable[T], error) {
 	}
 	var v T
 	if err := strict(raw, &v); err != nil {
-		return nil, fmt.Errorf("reading %s: %w: %v", path, ErrCorrupt, err)
+		return nil, fmt.Errorf("reading %s: %w: %w", path, ErrCorrupt, err)
 	}
 	return &Durable[T]{path: path, raw: raw}, nil
 }

@@ -96,7 +96,7 @@ func readJSON(path string, v any) (found bool, err error) {
 	}
 	var env envelope
 	if err := strict(raw, &env); err != nil {
-		return false, fmt.Errorf("reading %s: %w: %v", path, ErrCorrupt, err)
+		return false, fmt.Errorf("reading %s: %w: %w", path, ErrCorrupt, err)
 	}
 	if env.Version != formatVersion {
 		return false, fmt.Errorf("reading %s: %w: format version %d, this daemon knows %d", path, ErrCorrupt, env.Version, formatVersion)
@@ -105,7 +105,7 @@ func readJSON(path string, v any) (found bool, err error) {
 		return false, fmt.Errorf("reading %s: %w: checksum %d, the file says %d", path, ErrCorrupt, sum, env.Checksum)
 	}
 	if err := strict(env.Data, v); err != nil {
-		return false, fmt.Errorf("reading %s: %w: %v", path, ErrCorrupt, err)
+		return false, fmt.Errorf("reading %s: %w: %w", path, ErrCorrupt, err)
 	}
 	return true, nil
 }

@@ -61,7 +61,7 @@ func BenchmarkApply(b *testing.B) {
 		b.StopTimer()
 		at := time.Now()
 		for len(follower.list()) < done {
-			time.Sleep(100 * time.Microsecond)
+			time.Sleep(100 * time.Microsecond) //nolint:forbidigo // polls a condition
 		}
 		behind += time.Since(at)
 		b.StartTimer()

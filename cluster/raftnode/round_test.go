@@ -123,7 +123,7 @@ func TestRoundNeverAnsweredDoesNotBlockTheNext(t *testing.T) {
 			_, err := r.wait(long)
 			done <- err
 		}()
-		time.Sleep(1500 * time.Millisecond) // virtual: past the first round's limit, within the second's
+		time.Sleep(1500 * time.Millisecond) //nolint:forbidigo // virtual: past the first round's limit, within the second's
 		synctest.Wait()
 		g.release <- nil
 		if err := <-done; err != nil {

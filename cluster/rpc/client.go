@@ -132,7 +132,7 @@ func (c *Client) call(ctx context.Context, ping bool, peer Peer, method string, 
 		return nil
 	}
 	if err := decodeAnswer(body, out); err != nil {
-		return fmt.Errorf("calling %s on %s: %w: answer is not readable: %v", method, peer.ID, ErrNoAnswer, err)
+		return fmt.Errorf("calling %s on %s: %w: answer is not readable: %w", method, peer.ID, ErrNoAnswer, err)
 	}
 	return nil
 }
@@ -149,7 +149,7 @@ func (c *Client) request(ctx context.Context, left time.Duration, peer Peer, met
 	if in != nil {
 		var err error
 		if body, err = json.Marshal(in); err != nil {
-			return nil, fmt.Errorf("%w: encoding: %v", ErrUnreachable, err)
+			return nil, fmt.Errorf("%w: encoding: %w", ErrUnreachable, err)
 		}
 	}
 	if len(body) > MaxBody {
@@ -157,7 +157,7 @@ func (c *Client) request(ctx context.Context, left time.Duration, peer Peer, met
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.scheme+"://"+peer.Addr+Prefix+method, bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrUnreachable, err)
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	self := c.cfg.Self()
 	Handshake{Cluster: self.Cluster, From: self.Node, FromInstance: self.Instance, To: peer.ID, ToInstance: peer.Instance}.write(req.Header)

@@ -44,7 +44,6 @@ type node struct {
 	hungSince    time.Duration
 	waitsSince   time.Duration // how long commits have waited without progress, on its clock
 	waitsAt      int           // with so much acknowledged
-	handling     int           // counts accepted orders: a newer one ends the work for an older one
 	lastReported string
 
 	// What the kernel keeps.
