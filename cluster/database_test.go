@@ -137,16 +137,15 @@ func (h *host) Follow(ctx context.Context, address string, port uint16) error {
 	return nil
 }
 
-// Nudge commits a row, whose acknowledgement makes up for a lost one.
+// Nudge commits a row, whose acknowledgement makes up for a lost one. The manager's account writes on a read-only server too: so nobody may ask.
 func (h *host) Nudge(ctx context.Context) error {
 	if err := h.ask(ctx, "Nudge"); err != nil {
 		return err
 	}
-	mode := h.mode
-	h.w.mu.Unlock()
-	if mode == modeReadOnly {
-		return errors.New("read-only")
+	if h.mode == modeReadOnly || h.source.IsValid() {
+		h.w.breach("%s: writes a row of its own after it was made read-only or a replica", h.id)
 	}
+	h.w.mu.Unlock()
 	_, err := h.w.commit(ctx, h, 0)
 	return err
 }

@@ -290,7 +290,7 @@ func (h *host) forget(ip netip.Addr) {
 // eventually polls until cond holds.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(waitLimit); ; time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(waitLimit); ; time.Sleep(2 * time.Millisecond) { //nolint:forbidigo // the time itself is what is tested
 		if cond() {
 			return
 		}

@@ -235,7 +235,7 @@ func TestLongPartitionStaysWithoutRejoin(t *testing.T) {
 	eventually(t, "both to give up", func() bool { return allSee(nodes, 0) })
 	time.Sleep(2 * timing.ForgetDead) //nolint:forbidigo // longer than memberlist goes on talking to the dead
 	c.unplug(nodes[1].Addr(), false)
-	time.Sleep(10 * timing.Rejoin)
+	time.Sleep(10 * timing.Rejoin) //nolint:forbidigo // the time itself is what is tested
 	if !allSee(nodes, 0) {
 		t.Fatal("memberlist healed by itself: the re-join is not what healed the other test")
 	}
@@ -251,7 +251,7 @@ func TestClustersNeverMerge(t *testing.T) {
 		m.SetPeers(everybody)
 	}
 	eventually(t, "positive control: the two of one cluster to meet", func() bool { return a.Alive()["db3"] && same.Alive()["db1"] })
-	time.Sleep(10 * testTiming().Rejoin)
+	time.Sleep(10 * testTiming().Rejoin) //nolint:forbidigo // the time itself is what is tested
 	if len(a.Alive()) != 1 || len(same.Alive()) != 1 || len(b.Alive()) != 0 {
 		t.Fatalf("clusters merged: %v %v %v", a.Alive(), same.Alive(), b.Alive())
 	}
@@ -265,7 +265,7 @@ func TestStrangersAreIgnored(t *testing.T) {
 	stranger := begin(t, newCables(), "c1", "db9", testTiming())
 	stranger.SetPeers([]Peer{{ID: "db1", Addr: nodes[0].Addr()}})
 	eventually(t, "the stranger to see the members", func() bool { return len(stranger.Alive()) > 0 })
-	time.Sleep(10 * testTiming().GossipInterval)
+	time.Sleep(10 * testTiming().GossipInterval) //nolint:forbidigo // the time itself is what is tested
 	if !allSee(nodes, 1) || nodes[0].saw("alive db9") || nodes[1].saw("alive db9") {
 		t.Fatalf("a stranger became a member: %v", nodes[0].Alive())
 	}

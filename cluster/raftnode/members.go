@@ -55,7 +55,7 @@ func (n *Node) Servers() []Server {
 // Errors as for Apply; doing it again is harmless.
 func (n *Node) AddServer(ctx context.Context, s Server) error {
 	if err := checkServer(s); err != nil {
-		return fmt.Errorf("%w: %v", ErrNotProposed, err)
+		return fmt.Errorf("%w: %w", ErrNotProposed, err)
 	}
 	add := n.raft.AddNonvoter
 	if s.Voter {
@@ -94,7 +94,7 @@ func (n *Node) changeMembers(ctx context.Context, change func(index uint64, time
 	}
 	f := n.raft.GetConfiguration()
 	if err := f.Error(); err != nil {
-		return fmt.Errorf("%w: %v", ErrNotProposed, err)
+		return fmt.Errorf("%w: %w", ErrNotProposed, err)
 	}
 	err := wait(ctx, change(f.Index(), left))
 	switch {
@@ -107,7 +107,7 @@ func (n *Node) changeMembers(ctx context.Context, change func(index uint64, time
 		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 	default:
 		// Refused by the rules: another change came first, or no voter would be left.
-		return fmt.Errorf("%w: %v", ErrNotProposed, err)
+		return fmt.Errorf("%w: %w", ErrNotProposed, err)
 	}
 }
 

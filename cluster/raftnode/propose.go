@@ -93,7 +93,7 @@ func wait(ctx context.Context, f raft.Future) error {
 func outcome(err error) error {
 	switch {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
-		return fmt.Errorf("%w: %v", ErrNotLeader, err)
+		return fmt.Errorf("%w: %w", ErrNotLeader, err)
 	case errors.Is(err, raft.ErrEnqueueTimeout):
 		// The main loop never took it from the channel.
 		return fmt.Errorf("%w: raft is busy", ErrNotProposed)

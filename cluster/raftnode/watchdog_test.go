@@ -169,7 +169,7 @@ func TestLongAbsentPeerIsServedAtOnce(t *testing.T) {
 	}
 	eventually(t, "the silence to be noticed", func() bool { return !l.transport.answering(away.ID()) })
 	// A refused connection fails at once, so failures would mount quickly without the wait.
-	time.Sleep(2 * time.Second)
+	time.Sleep(2 * time.Second) //nolint:forbidigo // the time itself is what is tested
 	apply(t, others(ms, away), "a")
 	back := start(t, w, addr)
 	eventually(t, "the first heartbeat", func() bool { return l.transport.answering(back.ID()) })
