@@ -201,32 +201,6 @@ func (n *Node) writeBarrier(ctx context.Context, epoch uint64) error {
 	}
 }
 
-// maxNudges bounds the nudges that wait in the server at one time. One that waits keeps a connection for as long as nobody acknowledges: too many
-// would leave none for the replica that comes to do so.
-const maxNudges = 6
-
-// nudge writes a row in the background, and leaves it there until it is acknowledged. The first comes at once, each further one only after twice
-// the time: an acknowledgement of any of them releases all.
-func (n *Node) nudge() {
-	n.nudges.Lock()
-	defer n.nudges.Unlock()
-	if n.nudging >= maxNudges || (n.nudging > 0 && now()-n.nudged < time.Second<<n.nudging) {
-		return
-	}
-	n.nudging++
-	n.nudged = now()
-	n.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(n.ctx, time.Hour)
-		defer cancel()
-		if err := n.cfg.Database.Nudge(ctx); err != nil {
-			n.log.Debug("nudge not acknowledged", "error", err.Error())
-		}
-		n.nudges.Lock()
-		defer n.nudges.Unlock()
-		n.nudging--
-	})
-}
-
 // openService lets clients in: writable, gate, address, announcement, in this order. Each has the right checked right before it.
 func (n *Node) openService(ctx context.Context, a fsm.Action, st fsm.State) error {
 	begin := now()

@@ -47,9 +47,7 @@ type Node struct {
 	other      atomic.Uint64           // epoch in which another MAC was seen to claim the address
 	local      atomic.Pointer[turn]
 
-	nudges  sync.Mutex // guards the two below
-	nudging int        // nudges that wait in mysqld
-	nudged  fsm.Instant
+	nudges nudges
 
 	wake   chan struct{} // local loop
 	ctx    context.Context

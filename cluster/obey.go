@@ -181,7 +181,10 @@ func (n *Node) makeReadOnly(ctx context.Context, certain bool) (string, error) {
 	sv := n.cfg.Prober.Server()
 	if sv.State == fsm.ServerUp {
 		c, cancel := context.WithTimeout(ctx, readOnlyLimit)
-		err := n.cfg.Database.SetReadOnly(c)
+		err := n.endNudges(c)
+		if err == nil {
+			err = n.cfg.Database.SetReadOnly(c)
+		}
 		cancel()
 		if err == nil {
 			if _, err := n.cfg.Database.KillClients(ctx); err != nil {
@@ -222,6 +225,9 @@ func (n *Node) closeGate(why string) {
 func (n *Node) release(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 	n.holder.drop()
 	n.closeGate("released for a switchover")
+	if err := n.endNudges(ctx); err != nil {
+		return nil, err
+	}
 	if err := n.cfg.Database.SetReadOnly(ctx); err != nil {
 		return nil, fmt.Errorf("read_only: %w", err)
 	}

@@ -15,6 +15,9 @@ func (n *Node) follow(ctx context.Context, a fsm.Action, st fsm.State) error {
 	if !ok {
 		return fmt.Errorf("%s is not a member", a.Target)
 	}
+	if err := n.endNudges(ctx); err != nil {
+		return err
+	}
 	sv := n.cfg.Prober.Server()
 	if n.promises.get().Followed < a.Epoch || sv.SourceHost != src.Address || sv.SourcePort != src.MySQLPort {
 		if err := n.mustBeContained(ctx, a); err != nil {
@@ -83,6 +86,9 @@ func (n *Node) comeBack(ctx context.Context, a fsm.Action, st fsm.State) error {
 	src, ok := st.Member(a.Target)
 	if !ok {
 		return fmt.Errorf("%s is not a member", a.Target)
+	}
+	if err := n.endNudges(ctx); err != nil {
+		return err
 	}
 	sv := n.cfg.Prober.Look(ctx)
 	if sv.State == fsm.ServerUp && sv.Waiting == 0 {
