@@ -4,12 +4,10 @@ package integration
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/go-sql-driver/mysql"
 
 	"github.com/highbase/highbase/cluster/api"
 	"github.com/highbase/highbase/sandbox"
@@ -29,10 +27,12 @@ func TestHost(t *testing.T) {
 
 	g.run(t, "link cut is taken over after the cut host went quiet", func(s *scenario) {
 		old := s.primary()
+		inside := s.watchLocal(old)
 		s.fault("cut", old)
 		st := s.awaitNewPrimary(old)
 		s.quietBefore(old, st.Primary)
 		s.cannotWrite(old)
+		s.stayedReadOnly(inside, old, st.Primary)
 		s.awaitIncident(api.KindTakeover, api.KindFailover)
 		s.fault("heal", old)
 	})
@@ -69,13 +69,13 @@ func TestHost(t *testing.T) {
 		}
 		s.servesNoMore(s.primary())
 		s.cannotWrite(s.primary())
+		s.staysQuiet(s.primary())
+		s.cannotWrite(s.primary())
 		for _, host := range gone {
 			s.fault("start-host", host)
 		}
 		s.heals()
-		if st := s.await("an answer", steady); st.Epoch < s.before.Epoch {
-			s.Errorf("the epoch fell from %d to %d", s.before.Epoch, st.Epoch)
-		}
+		s.sameOrExplained()
 	})
 
 	g.run(t, "the primary and one more killed promotes nobody", func(s *scenario) {
@@ -87,11 +87,37 @@ func TestHost(t *testing.T) {
 		}
 		s.servesNoMore(old)
 		s.staysQuiet(left)
+		s.cannotWrite(left)
 		for _, host := range gone {
 			s.fault("start-host", host)
 		}
 		s.heals()
+		s.sameOrExplained()
 	})
+}
+
+// sameOrExplained demands the primary and epoch of before, or a finished incident that
+// leads from that primary to the present one.
+func (s *scenario) sameOrExplained() {
+	s.Helper()
+	st := s.await("an answer", steady)
+	if st.Epoch == s.before.Epoch && st.Primary == s.before.Primary {
+		return
+	}
+	incidents, err := s.Incidents(s.ctx, s.last)
+	if err != nil {
+		s.Error(err)
+	}
+	at := s.before.Primary
+	for _, i := range incidents {
+		if i.Outcome == api.OutcomeDone && i.From == at && i.Epoch > s.before.Epoch {
+			at = i.To
+		}
+	}
+	if st.Epoch <= s.before.Epoch || at != st.Primary {
+		s.Errorf("%s in epoch %d became %s in epoch %d, and no incident explains it: %d incidents", s.before.Primary,
+			s.before.Epoch, st.Primary, st.Epoch, len(incidents))
+	}
 }
 
 func (s *scenario) heals() {
@@ -145,14 +171,15 @@ func (s *scenario) servesNoMore(host string) {
 	}
 }
 
-// staysQuiet watches a host over many looks, several times what a failover takes:
-// no promotion means that nothing happens, and nothing cannot be awaited.
+// staysQuiet watches the one host that is left over many looks, several times what a
+// failover takes: no promotion means that nothing happens, and nothing cannot be awaited.
+// It may not serve, and must believe in the epoch and the primary of before all the while.
 func (s *scenario) staysQuiet(host string) {
 	s.Helper()
-	from := s.load.Now()
+	from, answers := s.load.Now(), 0
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
-	err := Await(ctx, "looks at "+host, func(context.Context) (bool, string) {
+	err := Await(ctx, "looks at "+host, func(ctx context.Context) (bool, string) {
 		n := 0
 		for _, look := range s.sampler.Samples() {
 			if look.Host == host && look.From >= from {
@@ -162,40 +189,19 @@ func (s *scenario) staysQuiet(host string) {
 				}
 			}
 		}
-		return n >= 20 && s.load.Now()-from > 6*time.Second, "too few looks"
+		st, err := s.toldBy(ctx, host)
+		if err != nil {
+			return false, err.Error()
+		}
+		answers++
+		if st.Epoch != s.before.Epoch || st.Primary != s.before.Primary {
+			s.Fatalf("%s alone believes in another primary: %s", host, Describe(st))
+		}
+		return n >= 20 && answers >= 20 && s.load.Now()-from > 6*time.Second, fmt.Sprintf("%d looks, %d answers", n, answers)
 	})
 	if err != nil {
 		s.Fatal(err)
 	}
-}
-
-// cannotWrite demands that a host without a lease acknowledges nothing: refused, not
-// answered, or no server at all.
-func (s *scenario) cannotWrite(host string) {
-	s.Helper()
-	err := s.tryWrite(host)
-	var answer *mysql.MySQLError
-	switch {
-	case err == nil:
-		s.Errorf("%s acknowledged a write without a lease", host)
-	case errors.As(err, &answer) && answer.Number != errReadOnly && !maybeCommitted[answer.Number]:
-		s.Errorf("the attempt to write on %s proves nothing: %v", host, err)
-	default:
-		s.Logf("a write on %s: %v", host, err)
-	}
-}
-
-// errReadOnly is the server's answer to a write while it is read-only.
-const errReadOnly = 1290
-
-// tryWrite writes on a host's own server, past every network. The row belongs to no
-// ledger, and to a run of its own.
-func (s *scenario) tryWrite(host string) error {
-	s.Helper()
-	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second)
-	defer cancel()
-	_, err := s.servers[host].ExecContext(ctx, "INSERT INTO "+table+" VALUES (?, 0, 0, 0)", time.Now().UnixNano())
-	return err
 }
 
 // holdsAddress asks a host's kernel for the virtual address.

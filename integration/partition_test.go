@@ -42,11 +42,13 @@ func TestPartition(t *testing.T) {
 	g.run(t, "the primary alone on its side", func(s *scenario) {
 		old := s.primary()
 		rest := s.others(old)
+		inside := s.watchLocal(old)
 		// The client stays with the majority; a client beside the old primary may only meet resets.
 		s.fault("partition", old+"/"+rest[0]+","+rest[1]+","+clientHost)
 		st := s.awaitNewPrimary(old)
 		s.quietBefore(old, st.Primary)
 		s.cannotWrite(old)
+		s.stayedReadOnly(inside, old, st.Primary)
 		s.fault("heal-all")
 		s.heals()
 		if now := s.await("an answer", steady); now.Epoch != st.Epoch {
