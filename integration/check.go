@@ -179,6 +179,15 @@ func (c *Cluster) Incidents(ctx context.Context, after uint64) ([]api.Incident, 
 	return recent, nil
 }
 
+// causeOf lists, by kind of incident, words of which its cause must have one: what was
+// seen that led to it.
+var causeOf = map[string][]string{
+	api.KindRestart:    {"mysqld"},
+	api.KindFailover:   {"mysqld", "attempt", "could not serve"},
+	api.KindTakeover:   {"voters", "hbd", "was lost"},
+	api.KindSwitchover: {"asked for"},
+}
+
 // explained says what an incident's record lacks to tell its story, nil if nothing.
 func explained(i api.Incident) error {
 	var missing []string
@@ -196,6 +205,15 @@ func explained(i api.Incident) error {
 	}
 	if len(i.Timeline) == 0 {
 		missing = append(missing, "a timeline")
+	}
+	if words := causeOf[i.Kind]; i.Outcome == api.OutcomeDone && len(words) > 0 &&
+		!slices.ContainsFunc(words, func(w string) bool { return strings.Contains(i.Cause, w) }) {
+		missing = append(missing, fmt.Sprintf("a cause that speaks of %v (it is %q)", words, i.Cause))
+	}
+	unplanned := i.Kind == api.KindFailover || i.Kind == api.KindTakeover
+	if i.Outcome == api.OutcomeDone && unplanned &&
+		!slices.ContainsFunc(i.Timeline, func(e api.Event) bool { return strings.Contains(e.Text, "fence evidence (") }) {
+		missing = append(missing, "the evidence of the fence")
 	}
 	if len(missing) > 0 {
 		return fmt.Errorf("incident %d (%s) lacks %s", i.ID, i.Kind, strings.Join(missing, ", "))

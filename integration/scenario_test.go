@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -108,6 +109,8 @@ type scenario struct {
 	before  api.Status
 	last    uint64        // the latest incident before the fault
 	at      time.Duration // the fault, on the ledger's clock
+	told    []uint64      // incidents that the scenario waited for: the history keeps them
+	changed bool          // another primary was awaited: the history must tell why
 }
 
 // run brings the cluster to health and under load, lets fn break and mend it, and
@@ -187,6 +190,14 @@ func (s *scenario) explain(ctx context.Context) {
 	if err != nil {
 		s.Error(err)
 	}
+	for _, id := range s.told {
+		if !slices.ContainsFunc(incidents, func(i api.Incident) bool { return i.ID == id }) {
+			s.Errorf("the history told of incident %d and has forgotten it: %d incidents after %d", id, len(incidents), s.last)
+		}
+	}
+	if len(incidents) == 0 && s.changed {
+		s.Errorf("the primary changed, and the history tells nothing")
+	}
 	for _, i := range incidents {
 		s.Log(Tell(i))
 		if err := explained(i); err != nil {
@@ -253,6 +264,7 @@ func (s *scenario) awaitIncident(kinds ...string) api.Incident {
 		for _, i := range incidents {
 			if contains(kinds, i.Kind) && i.Outcome == api.OutcomeDone {
 				found = i
+				s.told = append(s.told, i.ID)
 				return true, ""
 			}
 			saw = append(saw, Tell(i))
@@ -273,6 +285,7 @@ func (s *scenario) awaitNewPrimary(old string) api.Status {
 		return st.Epoch > s.before.Epoch && st.Primary != "" && st.Primary != old &&
 			(st.Phase == api.PhaseSteady || st.Phase == api.PhaseSettling)
 	})
+	s.changed = true
 	s.writesGoOn()
 	return st
 }
