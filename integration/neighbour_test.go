@@ -96,15 +96,50 @@ func (b *beliefs) about(address string) []string {
 	return found
 }
 
-// watchBeliefs listens to the kernel of host until stop.
+// deleted are the lines that tell of an address being removed.
+func (b *beliefs) deleted(address string) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var found []string
+	for line := range strings.Lines(b.text.String()) {
+		if strings.HasPrefix(line, "Deleted ") && strings.Contains(line, " "+address+"/") {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	return found
+}
+
+// watchBeliefs listens to what the kernel of host tells of its neighbours, until stop.
 func (s *scenario) watchBeliefs(host string) (b *beliefs, stop func()) {
+	return s.monitor(host, "neigh")
+}
+
+// watchAddress listens to what the kernel of host tells of its addresses, until stop. It
+// returns once it hears: a mark of its own, an address on the loopback, was heard.
+func (s *scenario) watchAddress(host string) (b *beliefs, stop func()) {
+	s.Helper()
+	const mark = "127.66.66.66"
+	b, stop = s.monitor(host, "address")
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	err := Await(ctx, "the mark to be heard on "+host, func(ctx context.Context) (bool, string) {
+		s.byHand(host, "ip addr add "+mark+"/32 dev lo && ip addr del "+mark+"/32 dev lo")
+		return len(b.deleted(mark)) > 0, "silence"
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return b, stop
+}
+
+func (s *scenario) monitor(host, what string) (b *beliefs, stop func()) {
 	b = &beliefs{}
 	ctx, cancel := context.WithCancel(s.ctx)
 	var running sync.WaitGroup
 	running.Go(func() {
-		_, err := s.Exec(ctx, host, []string{"ip", "monitor", "neigh"}, strings.NewReader(""), b, io.Discard)
+		_, err := s.Exec(ctx, host, []string{"ip", "monitor", what}, strings.NewReader(""), b, io.Discard)
 		if ctx.Err() == nil {
-			s.Errorf("listening to the neighbours of %s ended early: %v", host, err)
+			s.Errorf("ip monitor %s on %s ended early: %v", what, host, err)
 		}
 	})
 	return b, func() {

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/highbase/highbase/cluster/api"
@@ -14,9 +15,17 @@ func TestService(t *testing.T) {
 	g := newGroup(t, sandbox.Options{})
 
 	g.run(t, "mysqld killed is restarted in place", func(s *scenario) {
+		watch, stop := s.watchAddress(s.primary())
+		defer stop()
 		s.fault("kill-mysqld", s.primary())
 		s.awaitIncident(api.KindRestart)
 		s.writesGoOn()
+		if !s.holdsAddress(s.primary()) {
+			s.Errorf("%s was restarted in place and lost the virtual address", s.primary())
+		}
+		if gone := watch.deleted(s.Facts.VIP); len(gone) > 0 {
+			s.Errorf("the virtual address was to stay, but %q", gone)
+		}
 		st := s.await("phase steady", steady)
 		if st.Epoch != s.before.Epoch || st.Primary != s.primary() {
 			s.Errorf("the primary was %s in epoch %d, now %s in epoch %d", s.primary(), s.before.Epoch, st.Primary, st.Epoch)
@@ -28,9 +37,11 @@ func TestService(t *testing.T) {
 		s.fault("break-mysqld", old)
 		s.fault("kill-mysqld", old)
 		s.awaitNewPrimary(old)
-		if i := s.awaitIncident(api.KindFailover, api.KindTakeover); i.From != old {
-			s.Errorf("the incident is about %s, not %s", i.From, old)
+		i := s.awaitIncident(api.KindFailover)
+		if i.From != old || !strings.Contains(i.Cause, "budget") {
+			s.Errorf("was to be a failover from %s because the budget is used up: %s", old, Tell(i))
 		}
+		s.restartTriedBefore(i)
 		if err := s.servers[old].PingContext(s.ctx); err == nil {
 			s.Errorf("the old service on %s was to be down for certain, and answers", old)
 		}
@@ -46,10 +57,18 @@ func TestService(t *testing.T) {
 		if err := s.Fault(s.ctx, "resume-mysqld", old); err != nil {
 			s.Logf("the frozen server is gone, as it should be: %v", err)
 		}
+		if st := s.await("phase steady", steady); st.Primary != old {
+			s.cannotWrite(old)
+		}
 	})
 
 	g.run(t, "hbd killed on the primary is no failover", func(s *scenario) {
+		before, err := s.daemonPID(s.ctx, s.primary())
+		if err != nil || before == 0 {
+			s.Fatalf("looking for hbd on %s: process %d, %v", s.primary(), before, err)
+		}
 		s.fault("kill-hbd", s.primary())
+		s.otherDaemon(s.primary(), before)
 		s.writesGoOn()
 		s.await("hbd to be back with its lease", func(st api.Status) bool {
 			for _, n := range st.Nodes {
@@ -59,6 +78,10 @@ func TestService(t *testing.T) {
 			}
 			return false
 		})
+		// Its own answer, from its own host: the new run, not the old one's last word.
+		if st, err := s.toldBy(s.ctx, s.primary()); err != nil || st.ToldBy != s.primary() || st.Primary != s.primary() {
+			s.Errorf("the new run of hbd does not say that it is the primary: %v, %s", err, Describe(st))
+		}
 		s.writesGoOn()
 		s.noErrors(s.at)
 		s.nothingHappened()
@@ -68,7 +91,7 @@ func TestService(t *testing.T) {
 		old := s.primary()
 		s.fault("stop-hbd", old)
 		s.awaitNewPrimary(old)
-		if i := s.awaitIncident(api.KindHandover, api.KindSwitchover); i.From != old {
+		if i := s.awaitIncident(api.KindHandover); i.From != old {
 			s.Errorf("the incident is about %s, not %s", i.From, old)
 		}
 		if s.holdsAddress(old) {
@@ -80,3 +103,19 @@ func TestService(t *testing.T) {
 
 // steady: nothing is under way.
 func steady(st api.Status) bool { return st.Phase == api.PhaseSteady && st.Operation == nil }
+
+// restartTriedBefore demands that the service was to be restarted in place, in vain, before
+// the failover.
+func (s *scenario) restartTriedBefore(failover api.Incident) {
+	s.Helper()
+	incidents, err := s.Incidents(s.ctx, s.last)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, i := range incidents {
+		if i.Kind == api.KindRestart && i.ID < failover.ID && i.From == failover.From && i.Outcome != api.OutcomeDone {
+			return
+		}
+	}
+	s.Errorf("no vain restart of %s comes before %s", failover.From, Tell(failover))
+}
