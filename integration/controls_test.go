@@ -17,7 +17,7 @@ var controls = []struct {
 	scenario string // as go test -run takes it
 	seen     *regexp.Regexp
 }{
-	{"break_fence", "^TestHost$/^link_cut", regexp.MustCompile(`G1:|was seen serving in a look|acknowledged a write without a lease`)},
+	{"break_fence", "^TestHost$/^link_cut", regexp.MustCompile(`G1:|was seen serving in a look|acknowledged a write without a lease|acknowledges for all we know`)},
 	{"break_lease_wait", "^TestHost$/^hbd_frozen", regexp.MustCompile(`G1:|was seen serving in a look`)},
 	{"break_announce", "^TestAddress$/^clients_follow", regexp.MustCompile(`waiting for clients to write through the address`)},
 }

@@ -49,6 +49,7 @@ func TestPartition(t *testing.T) {
 		s.quietBefore(old, st.Primary)
 		s.cannotWrite(old)
 		s.stayedReadOnly(inside, old, st.Primary)
+		s.awaitIncident(api.KindTakeover, api.KindFailover)
 		s.fault("heal-all")
 		s.heals()
 		if now := s.await("an answer", steady); now.Epoch != st.Epoch {

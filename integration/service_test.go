@@ -50,12 +50,16 @@ func TestService(t *testing.T) {
 
 	g.run(t, "mysqld frozen is found by deadline", func(s *scenario) {
 		old := s.primary()
+		frozen := s.serverPID(old)
 		s.fault("pause-mysqld", old)
 		s.awaitIncident(api.KindRestart, api.KindFailover, api.KindTakeover)
 		s.writesGoOn()
 		// Had the frozen server not been ended, it would now wake up as a second writer.
 		if err := s.Fault(s.ctx, "resume-mysqld", old); err != nil {
 			s.Logf("the frozen server is gone, as it should be: %v", err)
+		}
+		if now := s.serverPID(old); now == frozen {
+			s.Errorf("process %d on %s was frozen, has been restarted or failed over, and lives", now, old)
 		}
 		if st := s.await("phase steady", steady); st.Primary != old {
 			s.cannotWrite(old)
@@ -118,4 +122,20 @@ func (s *scenario) restartTriedBefore(failover api.Incident) {
 		}
 	}
 	s.Errorf("no vain restart of %s comes before %s", failover.From, Tell(failover))
+}
+
+// serverPID is the process of a host's server now, 0 when there is none.
+func (s *scenario) serverPID(host string) int {
+	s.Helper()
+	now, err := s.Status(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, h := range now.Hosts {
+		if h.Name == host {
+			return h.PIDs.Mysqld
+		}
+	}
+	s.Fatalf("no host %s", host)
+	return 0
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/highbase/highbase/cluster/api"
 	"github.com/highbase/highbase/sandbox"
 )
 
@@ -56,6 +57,7 @@ func TestAddress(t *testing.T) {
 		s.writesGoOn()
 		s.fault("kill-host", s.primary())
 		s.awaitNewPrimary(s.primary())
+		s.awaitIncident(api.KindTakeover)
 		s.fault("start-host", s.primary())
 	})
 
