@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -106,5 +107,24 @@ func TestEveryActionHasAnExecutor(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestStoppingNodeOnlyTakesAway: hbd has given up the role, whatever was decided a moment before.
+func TestStoppingNodeOnlyTakesAway(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	u.stopping.Store(true)
+	takesAway := []fsm.ActionKind{fsm.ActSelfFence, fsm.ActReleaseVIP, fsm.ActCloseGate}
+	for _, kind := range fsm.ActionKinds() {
+		if err := u.mayStill(u.action(kind)); (err == nil) != slices.Contains(takesAway, kind) {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	u.stopping.Store(false)
+	for _, kind := range fsm.ActionKinds() {
+		if err := u.mayStill(u.action(kind)); err != nil {
+			t.Errorf("not stopping, %s: %v", kind, err)
+		}
 	}
 }

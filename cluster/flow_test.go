@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/highbase/highbase/cluster/api"
 	"github.com/highbase/highbase/fsm"
@@ -74,6 +72,7 @@ func (c *testCluster) switchOver(to fsm.NodeID) {
 }
 
 func TestBootstrapMakesEverybodyCount(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	c.w.clients(t)
 	c.bootstrap()
@@ -96,6 +95,7 @@ func TestBootstrapMakesEverybodyCount(t *testing.T) {
 
 // TestBootstrapThatFailedHalfWayIsRepeated: one peer has joined and the next did not answer.
 func TestBootstrapThatFailedHalfWayIsRepeated(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	for _, m := range c.nodes {
 		m.start()
@@ -143,6 +143,7 @@ func TestBootstrapThatFailedHalfWayIsRepeated(t *testing.T) {
 
 // TestBootstrapRefusesAStrangerAsPrimary.
 func TestBootstrapRefusesAStrangerAsPrimary(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, nil)
 	c.nodes[0].start()
 	r, err := c.nodes[0].Bootstrap(t.Context(), api.BootstrapRequest{Primary: "db9"})
@@ -156,6 +157,7 @@ func TestBootstrapRefusesAStrangerAsPrimary(t *testing.T) {
 
 // TestTakeover: the primary's hbd can be called no more and its mysqld cannot be reached. It comes back afterwards, by itself.
 func TestTakeover(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	// Its Raft is not cut off: as a leader that nobody can ask for a lease it would be another test.
 	c.voters = []fsm.NodeID{"db1"}
@@ -182,6 +184,7 @@ func TestTakeover(t *testing.T) {
 
 // TestTakeoverOfAHost: hbd is gone with everything, so nobody fences the old primary but its kernel and the leader's wait.
 func TestTakeoverOfAHost(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	c.w.clients(t)
 	c.bootstrap()
@@ -211,6 +214,7 @@ func TestTakeoverOfAHost(t *testing.T) {
 
 // TestServiceDownIsRestartedInPlace, and nobody reads what recovery committed before it is replicated.
 func TestServiceDownIsRestartedInPlace(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	c.w.clients(t)
 	c.bootstrap()
@@ -226,149 +230,9 @@ func TestServiceDownIsRestartedInPlace(t *testing.T) {
 	c.nothingLost()
 }
 
-func TestSwitchover(t *testing.T) {
-	c := newCluster(t, 3, nil)
-	c.w.clients(t)
-	c.bootstrap()
-	c.wrote()
-	c.switchOver("db3")
-	in := c.awaitIncident(c.node("db2"), fsm.KindSwitchover)
-	if in.Outcome != fsm.OutcomeDone || in.To != "db3" || in.Epoch != 2 || in.Fence == nil || in.Fence.Kind != fsm.EvidenceRelease {
-		t.Errorf("incident %+v", in)
-	}
-	c.healthy("db3")
-	c.wrote()
-	db1 := c.node("db1")
-	if db1.host.held || db1.host.count("Kill") != 0 || db1.host.run != 1 {
-		t.Error("the old primary was not let go politely")
-	}
-	c.nothingLost()
-}
-
-// TestSwitchoverIsRolledBack when its candidate never holds what the old primary released; the old one serves on.
-func TestSwitchoverIsRolledBack(t *testing.T) {
-	c := newCluster(t, 3, func(s *fsm.Settings) { s.ReleaseTimeout = 400 * time.Millisecond })
-	c.w.clients(t)
-	c.bootstrap()
-	c.wrote()
-	// It receives and acknowledges, and applies nothing more.
-	db2 := c.node("db2")
-	db2.host.change(func() { db2.host.stalled = true })
-	c.wrote()
-	c.switchOver("db2")
-	in := c.awaitIncident(c.node("db3"), fsm.KindSwitchover)
-	if in.Outcome != fsm.OutcomeRolledBack || !strings.Contains(in.Reason, "candidate at the position=false") {
-		t.Errorf("incident %+v", in)
-	}
-	if st := c.node("db3").store.State(); st.Epoch != 1 || st.Primary != "db1" {
-		t.Errorf("epoch %d, primary %s", st.Epoch, st.Primary)
-	}
-	c.wrote()
-	db2.host.change(func() { db2.host.stalled = false })
-	c.healthy("db1")
-	c.nothingLost()
-}
-
-func TestShutdownHandsOver(t *testing.T) {
-	c := newCluster(t, 3, nil)
-	c.w.clients(t)
-	c.bootstrap()
-	c.wrote()
-	db1 := c.node("db1")
-	db1.shutdown()
-	in := c.awaitIncident(c.node("db2"), fsm.KindHandover)
-	if in.Outcome != fsm.OutcomeDone || in.From != "db1" {
-		t.Errorf("incident %+v", in)
-	}
-	if h := db1.host; h.held || h.gate > now() || h.state != fsm.ServerUp || h.mode != modeReadOnly || h.count("Destroy") != 1 {
-		t.Errorf("left behind: held %t, mysqld %s and %s", h.held, h.state, h.mode)
-	}
-	c.wrote()
-	db1.start()
-	c.healthy(in.To)
-	c.nothingLost()
-}
-
-// TestShutdownWithoutSuccessorLetsGoAllTheSame.
-func TestShutdownWithoutSuccessorLetsGoAllTheSame(t *testing.T) {
-	c := newCluster(t, 3, nil)
-	c.bootstrap()
-	for _, id := range []fsm.NodeID{"db2", "db3"} {
-		c.w.hosts[id].change(func() { c.w.hosts[id].crash(); c.w.hosts[id].fails["Start"] = errors.New("no") })
-	}
-	await(t, "the primary knows that both are down", func() bool {
-		two, _, _ := c.node("db1").peers.observed("db2")
-		three, _, _ := c.node("db1").peers.observed("db3")
-		return two.Server.State == fsm.ServerDown && three.Server.State == fsm.ServerDown
-	})
-	db1 := c.node("db1")
-	db1.shutdown()
-	if h := db1.host; h.held || h.gate > now() || h.mode == modeWritable {
-		t.Errorf("left behind: held %t, %s", h.held, h.mode)
-	}
-}
-
-// long makes a lease longer than anything that this process does to itself.
-func long(s *fsm.Settings) { s.Lease, s.PromoteTimeout = 15*time.Second, 60*time.Second }
-
-// TestRestartedHbdGoesOnServing: an upgrade of hbd costs no client anything.
-func TestRestartedHbdGoesOnServing(t *testing.T) {
-	c := newCluster(t, 3, long)
-	c.w.clients(t)
-	c.bootstrap()
-	await(t, "leadership leaves the primary's host", func() bool { return c.leader().id != "db1" })
-	c.wrote()
-	db1 := c.node("db1")
-	closed, opened, writable := db1.host.count("Close"), db1.host.count("Open"), db1.host.mode
-	db1.crash()
-	c.wrote()
-	db1.start()
-	await(t, "the new hbd serves", func() bool { return db1.observation().Serving == 1 })
-	c.wrote()
-	if n := db1.host.count("Close") - closed; n != 0 {
-		t.Errorf("the gate was closed %d times", n)
-	}
-	if n := db1.host.count("Open") - opened; n != 0 {
-		t.Errorf("the gate had to be opened %d times", n)
-	}
-	if n := db1.host.count("SetReadOnly"); n != 0 || writable != modeWritable {
-		t.Errorf("made read-only %d times, was %s", n, writable)
-	}
-	c.healthy("db1")
-	if st := db1.store.State(); st.Epoch != 1 {
-		t.Errorf("epoch %d", st.Epoch)
-	}
-}
-
-// TestLeaseIsRelayed: the primary and the leader do not reach each other, a third member reaches both. Nothing happens.
-func TestLeaseIsRelayed(t *testing.T) {
-	c := newCluster(t, 3, long)
-	c.w.clients(t)
-	c.bootstrap()
-	await(t, "leadership leaves the primary's host", func() bool { return c.leader().id != "db1" })
-	leader := c.leader()
-	third := c.node(map[fsm.NodeID]fsm.NodeID{"db2": "db3", "db3": "db2"}[leader.id])
-	var relayed atomic.Int32
-	leader.drop(func(method, from string) bool { return method == "lease" && from == "db1" })
-	third.drop(func(method, from string) bool {
-		if method == "relay_lease" && from == "db1" {
-			relayed.Add(1)
-		}
-		return false
-	})
-	await(t, "leases are relayed", func() bool { return relayed.Load() >= 10 })
-	db1 := c.node("db1")
-	if epoch, ok := db1.holder.valid(); !ok || epoch != 1 {
-		t.Errorf("lease of epoch %d, valid %t", epoch, ok)
-	}
-	c.wrote()
-	if st := db1.store.State(); st.Epoch != 1 || db1.host.count("Open") != 1 {
-		t.Errorf("epoch %d, gate opened %d times", st.Epoch, db1.host.count("Open"))
-	}
-}
-
 // TestMinorityStopsServing: without a quorum nobody is promoted, and the primary ends when its lease does.
 func TestMinorityStopsServing(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	c.w.clients(t)
 	c.bootstrap()
@@ -390,6 +254,7 @@ func TestMinorityStopsServing(t *testing.T) {
 
 // TestPausedClusterFailsOverForNobody.
 func TestPausedClusterFailsOverForNobody(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	c.bootstrap()
 	c.onLeader("pause", func(ctx context.Context, m *member) (api.Result, error) {

@@ -116,6 +116,8 @@ type testCluster struct {
 	// timing is that of every node but those named in voters: they vote and never stand for election within a test.
 	timing raftnode.Timing
 	voters []fsm.NodeID
+	// witnesses have a vote and no database.
+	witnesses []fsm.NodeID
 }
 
 // calm is Raft timing for a machine on which much else runs: no test here is about how soon a leader is elected.
@@ -157,8 +159,12 @@ func (c *testCluster) address(i int) string { return fmt.Sprintf("%s%d", c.prefi
 func (c *testCluster) peers() []fsm.Member {
 	var out []fsm.Member
 	for i, m := range c.nodes {
+		role := fsm.RoleData
+		if slices.Contains(c.witnesses, m.id) {
+			role = fsm.RoleWitness
+		}
 		out = append(out, fsm.Member{ID: m.id, Address: c.address(i), API: c.address(i) + ":" + portAPI, Raft: c.address(i) + ":" + portRaft,
-			MySQLPort: 3306, Role: fsm.RoleData, Priority: 100})
+			MySQLPort: 3306, Role: role, Priority: 100})
 	}
 	return out
 }
@@ -169,12 +175,16 @@ func (c *testCluster) config(m *member) Config {
 	if slices.Contains(c.voters, m.id) {
 		timing.Heartbeat, timing.Election = time.Minute, time.Minute
 	}
-	return Config{Cluster: "shop", Node: m.id, DataDir: m.dir, Peers: c.peers(), VIPs: []string{c.w.vip.String()}, Server: "mariadb",
+	cfg := Config{Cluster: "shop", Node: m.id, DataDir: m.dir, Peers: c.peers(), VIPs: []string{c.w.vip.String()}, Server: "mariadb",
 		Settings: c.settings, RaftTiming: timing, BindAPI: c.address(i) + ":" + portAPI, BindRaft: c.address(i) + ":" + portRaft,
 		BindGossip: fmt.Sprintf("%s:%d", c.address(i), portGossip), GossipPort: portGossip,
 		Prober: m.host, Database: m.host, Service: service{m.host}, Addresser: address{m.host}, Fencer: c.fencer,
 		HandoverTimeout: 10 * time.Second, Logger: slog.New(slog.NewTextHandler(c.log, nil)).With("at", m.id),
 		OnStuck: func(reason string) { c.t.Errorf("%s is stuck: %s", m.id, reason) }}
+	if slices.Contains(c.witnesses, m.id) {
+		cfg.Prober, cfg.Database, cfg.Service, cfg.Addresser = nil, nil, nil, nil
+	}
+	return cfg
 }
 
 // open makes a node and lets others call it, but runs none of its loops.
@@ -301,6 +311,9 @@ func (c *testCluster) isHealthy(primary fsm.NodeID) bool {
 			return false
 		}
 		obs := m.observation()
+		if m.self.Role == fsm.RoleWitness {
+			continue
+		}
 		if m.id == primary {
 			if obs.Serving != st.Epoch {
 				return false
@@ -352,6 +365,9 @@ func (c *testCluster) wrote() {
 func (c *testCluster) nothingLost() {
 	c.t.Helper()
 	for _, m := range c.nodes {
+		if slices.Contains(c.witnesses, m.id) {
+			continue
+		}
 		await(c.t, fmt.Sprintf("%s holds every acknowledged write", m.id), func() bool { return len(c.w.lost(m.host)) == 0 })
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/highbase/highbase/cluster/raftnode"
 	"github.com/highbase/highbase/cluster/rpc"
 	"github.com/highbase/highbase/fsm"
 )
@@ -262,5 +263,67 @@ func TestProposalThatWasNeverMadeDoesNotStopGrants(t *testing.T) {
 	}
 	if r := u.grantor.grant(u.short(), db1Lease); r.Refusal != "" {
 		t.Errorf("grants have stopped: %s", r.Refusal)
+	}
+}
+
+func TestProposalRefusedByRaftDoesNotStopGrants(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	l := leadsOver(u)
+	if err := l.commit(u.short(), u.store.State(), fsm.Command{Begin: &fsm.Begin{Kind: fsm.KindTakeover, Epoch: 1}}); !errors.Is(err, raftnode.ErrNotLeader) {
+		t.Fatal(err)
+	}
+	if u.grantor.ending != 0 {
+		t.Error("grants have stopped")
+	}
+}
+
+// TestIdlePrimaryIsTimedFromItsFirstReport: a leader begins to count when it first hears of it, and starts anew after every good word.
+func TestIdlePrimaryIsTimedFromItsFirstReport(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db2")
+	l := leadsOver(u)
+	seq := uint64(0)
+	hear := func(serving uint64) fsm.Instant {
+		seq++
+		u.peers.received("db2", fsm.Observation{Node: "db2", Run: "r", Sequence: seq, Serving: serving, Server: fsm.ServerStatus{State: fsm.ServerUp}})
+		return l.view(u.store.State()).NotServing
+	}
+	if got := l.view(u.store.State()).NotServing; got != 0 {
+		t.Errorf("counted from %v before any report", got)
+	}
+	if got := hear(1); got != 0 {
+		t.Errorf("counted from %v while it serves", got)
+	}
+	first := hear(0)
+	if first == 0 || hear(0) != first {
+		t.Errorf("counted from %v, then %v", first, l.idle)
+	}
+	if got := hear(1); got != 0 {
+		t.Errorf("counted from %v although it serves again", got)
+	}
+	if got := hear(0); got <= first {
+		t.Errorf("the second time counts from %v, the first from %v", got, first)
+	}
+	u.begin()
+	if got := l.view(u.store.State()).NotServing; got != 0 {
+		t.Errorf("counted from %v while an operation is running", got)
+	}
+}
+
+// TestStrangersAreNotHeard: a node that lost its data is another instance.
+func TestStrangersAreNotHeard(t *testing.T) {
+	u := office(t)
+	if err := u.authorize(rpc.Handshake{From: "db1", FromInstance: u.instance}); err != nil {
+		t.Errorf("a member: %v", err)
+	}
+	for _, h := range []rpc.Handshake{{From: "db1", FromInstance: "wiped"}, {From: "db9", FromInstance: u.instance}, {}} {
+		if err := u.authorize(h); err == nil {
+			t.Errorf("%+v is heard", h)
+		}
+	}
+	u.joined.Store(nil)
+	if err := u.authorize(rpc.Handshake{From: "db1", FromInstance: u.instance}); !errors.Is(err, errNotMember) {
+		t.Errorf("without a cluster: %v", err)
 	}
 }

@@ -227,6 +227,47 @@ func TestOldPrimaryAnswersWithItsOwnData(t *testing.T) {
 	}
 }
 
+// TestQuarantinedNodeAnswersNoFreeze: what it has is in nobody's history.
+func TestQuarantinedNodeAnswersNoFreeze(t *testing.T) {
+	u := newUnitAs(t, "db2")
+	u.steady("db1")
+	u.follower("db1")
+	u.promise(func(p *Promises) { p.Quarantine = "errant transactions" })
+	u.begin()
+	u.host.expect()
+	if reply, err := u.obey(u.short(), u.order(fsm.OrderFreeze)); err == nil || reply.Answer != nil {
+		t.Errorf("answer %+v, error %v", reply.Answer, err)
+	}
+}
+
+// TestDataStaysOwnUntilSomethingWasReceived: a node that was stopped in the middle of turning round may still say what it has as its own.
+func TestDataStaysOwnUntilSomethingWasReceived(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(h *host)
+		held   uint64
+	}{
+		{"nothing happened since", func(*host) {}, 1},
+		{"it received something", func(h *host) { h.log = append(h.log, txn{server: 2, seq: 3, serial: nextSerial()}) }, 0},
+		{"another run of mysqld", func(h *host) { h.run++ }, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u := returning(t, 2, 0)
+			u.host.fail("FinishRewind", errors.New("no"))
+			if err := u.comesBack(); err == nil {
+				t.Fatal("it came back")
+			}
+			u.host.fail("FinishRewind", nil)
+			u.begin()
+			u.host.change(func() { c.change(u.host) })
+			reply, err := u.obey(u.short(), u.order(fsm.OrderFreeze))
+			if err != nil || reply.Answer.Held != c.held {
+				t.Errorf("answer %+v, error %v", reply.Answer, err)
+			}
+		})
+	}
+}
+
 func TestFenceNeedsAClosedGate(t *testing.T) {
 	u := newUnit(t)
 	u.steady("db1")

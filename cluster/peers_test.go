@@ -138,6 +138,7 @@ func TestLostReplicaIsCutOffAtItsPrimary(t *testing.T) {
 	u.peers.received("db2", obs(2, fsm.ServerDown))
 	await(t, "its mysqld went down: cut", func() bool { return cuts() == 1 })
 	u.peers.received("db2", obs(3, fsm.ServerDown))
+	u.peers.received("db2", obs(4, fsm.ServerUp))
 	// The other way to lose it: nobody answers at its host. Once is enough.
 	u.w.hosts["db2"].change(func() { u.w.hosts["db2"].reachable = false })
 	pe := u.peers.known["db2"]
@@ -146,13 +147,19 @@ func TestLostReplicaIsCutOffAtItsPrimary(t *testing.T) {
 		u.peers.tryServer(u.short(), pe, u.settings())
 	}
 	await(t, "its host went away: cut", func() bool { return cuts() >= 2 })
-	if n := cuts(); n != 2 {
-		t.Errorf("cut %d times, lost twice", n)
+	// The third: it was away for so short a time that it was never seen down.
+	back := obs(5, fsm.ServerUp)
+	back.Server.Started = "run-2"
+	u.peers.received("db2", back)
+	await(t, "its mysqld is another: cut", func() bool { return cuts() >= 3 })
+	u.peers.received("db2", fsm.Observation{Node: "db2", Run: "a", Sequence: 6, Server: fsm.ServerStatus{State: fsm.ServerUnknown}})
+	if n := cuts(); n != 3 {
+		t.Errorf("cut %d times, lost three times", n)
 	}
 }
 
-func TestOnlyThePrimaryCutsReplicasOff(t *testing.T) {
-	for primary, cuts := range map[fsm.NodeID]int{"db1": 1, "db3": 0} {
+func TestWhatIsCutLeadsFromOrToThePrimary(t *testing.T) {
+	for primary, cuts := range map[fsm.NodeID]int{"db1": 1, "db2": 1, "db3": 0} {
 		u := newUnit(t)
 		u.steady(primary)
 		u.peers.cutLost(u.peers.known["db2"].member)
