@@ -129,7 +129,8 @@ var guardRows = []Row{
 		return p.serverUp() && !p.l.Server.ReadOnly && !adopted && !(p.mayServe() && p.l.LeaseValid && p.l.LeaseEpoch == p.s.Epoch)
 	}, []ActionKind{ActSelfFence}},
 	{"vip.let-go", "another node serves at the address", func(p *place) bool {
-		return p.l.VIPHeld && !p.isPrimary() && (p.l.OtherClaims || p.l.OtherServes || (p.s.Primary != "" && p.s.Phase == PhaseSteady) || p.l.Leaving)
+		// Never from a state that may be old: a restarted hbd replays epochs in which another was primary.
+		return p.l.Fresh && p.l.VIPHeld && !p.isPrimary() && (p.l.OtherClaims || p.l.OtherServes || (p.s.Primary != "" && p.s.Phase == PhaseSteady) || p.l.Leaving)
 	}, []ActionKind{ActReleaseVIP}},
 }
 

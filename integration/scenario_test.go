@@ -67,6 +67,7 @@ func newGroup(t *testing.T, o sandbox.Options) *group {
 		})
 		o.Dir = dir
 	}
+	o.Settings = controlSettings(o.Settings)
 	g := &group{options: o}
 	t.Cleanup(func() { g.discard(t) })
 	return g

@@ -59,6 +59,7 @@ type Server struct {
 	generation generationTracker
 	boot       bootTracker
 	abandoned  abandonedStatements
+	onArmed    func() // for tests: the watch sleeps from here
 
 	// replication holds one token: who has it may change replication.
 	replication chan struct{}

@@ -38,6 +38,9 @@ func (s *Server) Watch(ctx context.Context, onDown func()) {
 			}
 			continue
 		}
+		if s.onArmed != nil {
+			s.onArmed()
+		}
 		s.wantWarm() // it is up, perhaps again: open the control connections
 		died := w.wait(ctx) && s.isDead(ctx, w.process)
 		w.close()

@@ -2,53 +2,52 @@ package mysqld
 
 import (
 	"context"
-	"slices"
 	"testing"
 	"time"
 )
 
-// deaths runs Watch and gives a channel of its calls.
-func deaths(n *node) <-chan time.Time {
+// watching is a Watch at work: its calls, and when it sleeps.
+type watching struct {
+	n     *node
+	calls chan time.Time
+	armed chan struct{}
+}
+
+// deaths runs Watch until the test ends.
+func deaths(n *node) watching {
 	ctx, cancel := context.WithCancel(context.Background())
-	calls := make(chan time.Time, 16)
+	w := watching{n: n, calls: make(chan time.Time, 16), armed: make(chan struct{}, 64)}
+	n.onArmed = func() { w.armed <- struct{}{} }
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		n.Watch(ctx, func() { calls <- time.Now() })
+		n.Watch(ctx, func() { w.calls <- time.Now() })
 	}()
 	n.t.Cleanup(func() { cancel(); <-done })
-	n.eventually("arming the watch", func() bool { return watchConnections(n) > 0 })
-	return calls
+	w.awaitArmed()
+	return w
 }
 
-// watchConnections counts the manager's connections that run nothing beyond the
-// pool's own: the watch is one more.
-func watchConnections(n *node) int {
-	return len(managers(n, 0)) - n.db.Stats().OpenConnections
-}
-
-// managers lists the manager's connections with a number above after.
-func managers(n *node, after uint64) (ids []uint64) {
-	all, err := rows(testContext(n.t), n.boss, "SHOW PROCESSLIST")
-	n.must(err)
-	for _, r := range all {
-		if id := r.number("Id"); r["User"] == managerUser && id > after {
-			ids = append(ids, id)
-		}
+// awaitArmed returns when the watch has gone to sleep once more.
+func (w watching) awaitArmed() {
+	w.n.t.Helper()
+	select {
+	case <-w.armed:
+	case <-testContext(w.n.t).Done():
+		w.n.t.Fatal("the watch was not armed")
 	}
-	return ids
 }
 
 func TestWatchSeesADeathAtOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, 1)
 	n.start(StartOptions{})
-	calls := deaths(n)
+	w := deaths(n)
 	for range 2 {
 		killed := time.Now()
 		n.signal(9)
 		select {
-		case at := <-calls:
+		case at := <-w.calls:
 			t.Logf("seen after %v", at.Sub(killed))
 		case <-testContext(t).Done():
 			t.Fatal("the death was not seen")
@@ -58,9 +57,9 @@ func TestWatchSeesADeathAtOnce(t *testing.T) {
 		}
 		n.must(n.service.Kill(testContext(t)))
 		n.start(StartOptions{})
-		n.eventually("arming the watch again", func() bool { return watchConnections(n) > 0 })
+		w.awaitArmed()
 	}
-	if len(calls) != 0 {
+	if len(w.calls) != 0 {
 		t.Fatal("a death was seen twice")
 	}
 }
@@ -69,20 +68,17 @@ func TestWatchToleratesAKilledConnection(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, 1)
 	n.start(StartOptions{})
-	calls := deaths(n)
+	w := deaths(n)
 	// Ends every connection of ours, the watch among them.
-	last := slices.Max(managers(n, 0))
 	n.sql("KILL USER 'highbase'@'localhost'")
-	n.eventually("arming the watch again", func() bool {
-		return len(managers(n, last)) > n.db.Stats().OpenConnections
-	})
+	w.awaitArmed()
 	n.must(n.Alive(testContext(t)))
-	if len(calls) != 0 {
+	if len(w.calls) != 0 {
 		t.Fatal("a killed connection was taken for a death")
 	}
 	n.signal(9)
 	select {
-	case <-calls:
+	case <-w.calls:
 	case <-testContext(t).Done():
 		t.Fatal("the death was not seen")
 	}
