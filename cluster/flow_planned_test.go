@@ -36,10 +36,9 @@ func TestSwitchoverIsRolledBack(t *testing.T) {
 	c.w.clients(t)
 	c.bootstrap()
 	c.wrote()
-	// It receives and acknowledges, and applies nothing more.
+	// It receives and acknowledges, and is never seen to have applied what it is asked for.
 	db2 := c.node("db2")
-	db2.host.change(func() { db2.host.stalled = true })
-	c.wrote()
+	k := db2.host.holdCall("Drain")
 	c.switchOver("db2")
 	in := c.awaitIncident(c.node("db3"), fsm.KindSwitchover)
 	if in.Outcome != fsm.OutcomeRolledBack || !strings.Contains(in.Reason, "candidate at the position=false") {
@@ -49,7 +48,8 @@ func TestSwitchoverIsRolledBack(t *testing.T) {
 		t.Errorf("epoch %d, primary %s", st.Epoch, st.Primary)
 	}
 	c.wrote()
-	db2.host.change(func() { db2.host.stalled = false })
+	db2.host.change(func() { delete(db2.host.holds, "Drain") })
+	close(k.released)
 	c.healthy("db1")
 	c.nothingLost()
 }

@@ -282,6 +282,9 @@ func TestFenceNeedsAClosedGate(t *testing.T) {
 	if err != nil || reply.Evidence == nil || reply.Evidence.Kind != fsm.EvidenceAgent || reply.Evidence.Node != "db1" {
 		t.Errorf("evidence %+v, error %v", reply.Evidence, err)
 	}
+	if _, valid := u.holder.valid(); valid {
+		t.Error("it kept its lease")
+	}
 }
 
 func TestOrdersOfOthersAndUnknownOnesAreRefused(t *testing.T) {
