@@ -15,7 +15,7 @@
 //
 //	I1  Epochs only rise; each change of primary is a compare-and-swap on (epoch, operation, step).
 //	I2  No promote without fence evidence: a failover's is committed by Fence, a switchover's travels inside Promote.
-//	I3  Promote needs |S| - W + 1 answers of valid incarnations, or the old primary with its own data (DESIGN, "Safe to promote").
+//	I3  Promote needs |S| - W + 1 answers of valid incarnations, or the old primary with its own data (docs/DESIGN.md, "Failover and takeover").
 //	I4  Of rollback and promote of one operation exactly one can commit.
 //	I5  Nothing is decided from an unknown: only failed, seen directly by a quorum of voters, starts a failover.
 //	I6  A paused cluster begins no new operation; one already begun runs to its end.

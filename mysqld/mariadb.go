@@ -32,7 +32,7 @@ func (mariadb) words() words {
 		replicaSemiSyncOff: "SET GLOBAL rpl_semi_sync_slave_enabled=0",
 		kill:               "KILL CONNECTION ?",
 		bootArguments:      []string{"--read-only=ON", "--skip-slave-start=ON", "--rpl-semi-sync-slave-enabled=OFF"},
-		// It cuts whatever is only prepared, acknowledged or not: DESIGN 3.4.
+		// It cuts whatever is only prepared, acknowledged or not: docs/SERVERS.md, rewind.
 		rewindArguments: []string{"--init-rpl-role=SLAVE"},
 	}
 }

@@ -12,7 +12,7 @@ import (
 // change keeps what it does not name, TLS options among them. A short
 // connect_retry, because a source that returns is to be followed at once; a
 // heartbeat twice a second shows a dead link without shortening the net timeout
-// (after which STOP blocks in connect, DESIGN 3.13).
+// (after which STOP blocks in connect, docs/SERVERS.md, stop blocks).
 func (mariadb) change(src Source, cfg Config, _ bool) (string, []any) {
 	return "CHANGE MASTER TO MASTER_HOST=?, MASTER_PORT=?, MASTER_USER=?, MASTER_PASSWORD=?," +
 			" MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1, MASTER_HEARTBEAT_PERIOD=0.5",
@@ -43,7 +43,7 @@ func (mariadb) prepareFollow(ctx context.Context, q querier, st Status) error {
 	return execArgs(ctx, q, "SET GLOBAL gtid_slave_pos=?", st.Executed)
 }
 
-// revive is the rescue of DESIGN 3.11. With both threads stopped any START in
+// revive is the rescue of docs/SERVERS.md, relay log. With both threads stopped any START in
 // GTID mode deletes the relay logs; by file and position it reads them.
 //
 // Where to begin is taken from the relay logs themselves, not from SHOW SLAVE

@@ -33,7 +33,7 @@ func (mysqlDialect) words() words {
 		kill:               "KILL CONNECTION ?",
 		// The plugins are loaded here because INSTALL PLUGIN is refused while
 		// super_read_only is on; loose, in case their files are missing. A
-		// persisted variable outranks all these (DESIGN 3.12); the look at boot
+		// persisted variable outranks all these (docs/SERVERS.md); the look at boot
 		// shows that. relay_log_recovery=OFF keeps received transactions over a
 		// crash.
 		bootArguments: []string{"--read-only=ON", "--super-read-only=ON", "--skip-replica-start=ON",

@@ -55,7 +55,7 @@ const mysqlOpenAppliers = `SELECT t.PROCESSLIST_ID AS id FROM information_schema
 
 // freeApplier kills the applier that holds a half-received transaction open.
 // Its row locks would block the promoted server, and STOP would wait 60 s for
-// the rest (DESIGN 3.15). The applier stops with an error. Needs SYSTEM_USER.
+// the rest (docs/SERVERS.md, half a transaction). The applier stops with an error. Needs SYSTEM_USER.
 func (m mysqlDialect) freeApplier(ctx context.Context, q querier) error {
 	found, err := rows(ctx, q, mysqlOpenAppliers)
 	if err != nil {

@@ -107,7 +107,7 @@ func (s *Server) WriteBarrier(ctx context.Context, epoch uint64, node string) (p
 const nudgeSlots = 4096
 
 // Nudge writes one row and returns when its commit has. An acknowledgement that
-// was lost stays lost until a later transaction is acknowledged (DESIGN 3.17).
+// was lost stays lost until a later transaction is acknowledged (docs/SERVERS.md, lost acknowledgement).
 func (s *Server) Nudge(ctx context.Context) error {
 	return execArgs(ctx, s.db, "INSERT INTO highbase.nudge (slot, at) VALUES (?, NOW(6))"+
 		" ON DUPLICATE KEY UPDATE at=GREATEST(NOW(6), at + INTERVAL 1 MICROSECOND)", rand.IntN(nudgeSlots))

@@ -191,7 +191,7 @@ func preambleSize(in *os.File) (int64, error) {
 
 // Cut truncates the file where the tail begins, so that MySQL's recovery rolls
 // the tail back. The server must not run and the tail must be saved. On MariaDB
-// it refuses: an engine-committed tail would leave no trace (DESIGN 3.4), and
+// it refuses: an engine-committed tail would leave no trace (docs/SERVERS.md, rewind), and
 // StartOptions.Rewind does it there.
 func (t Tail) Cut() error {
 	if t.Flavor != gtid.MySQL {

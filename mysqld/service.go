@@ -23,7 +23,7 @@ var (
 type StartOptions struct {
 	// Rewind rolls back what recovery finds prepared (MariaDB: the option
 	// --init-rpl-role=SLAVE, for this one start). It also rolls back what was
-	// acknowledged, so only after DESIGN 7 "Return" allows it. On MySQL the
+	// acknowledged, so only after docs/DESIGN.md, "Return", allows it. On MySQL the
 	// tail is cut beforehand (Tail.Cut) and this changes nothing.
 	Rewind bool
 }
