@@ -41,6 +41,7 @@ type Ending struct {
 type PeerStatus struct {
 	ID            fsm.NodeID
 	Agent, Server bool
+	Gossip        bool // a hint only
 }
 
 // endings counts the operations that ended while this node ran, from the incidents of the applied state.
@@ -107,10 +108,14 @@ func (n *Node) Local() LocalStatus {
 	if n.cfg.Addresser != nil {
 		l.Addresses = n.cfg.Addresser.Addresses()
 	}
+	alive := map[string]bool{}
+	if m := n.joined.Load(); m != nil {
+		alive = m.gossip.Alive()
+	}
 	for _, m := range n.cfg.Peers {
 		if m.ID != n.cfg.Node {
 			agent, server := n.peers.reachable(m.ID)
-			l.Peers = append(l.Peers, PeerStatus{m.ID, agent, server})
+			l.Peers = append(l.Peers, PeerStatus{m.ID, agent, server, alive[string(m.ID)]})
 		}
 	}
 	n.endings.update(st, n.fresh.Load())

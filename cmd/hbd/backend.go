@@ -105,7 +105,7 @@ func (b *backend) Local() httpd.Local {
 		out.VIPs = append(out.VIPs, httpd.VIP{Address: a.IP.String(), Held: a.Held, Open: a.Held && o.GateOpen, Conflicts: a.Conflicts, Repairs: a.Repairs, Announcements: a.Announcements})
 	}
 	for _, p := range l.Peers {
-		paths := map[string]bool{"rpc": p.Agent}
+		paths := map[string]bool{"gossip": p.Gossip, "rpc": p.Agent}
 		if m, ok := st.Member(p.ID); !ok || m.Role == fsm.RoleData {
 			paths["mysql"] = p.Server
 		}
