@@ -127,7 +127,10 @@ func (h *host) enter(ctx context.Context, name string) error {
 	k := h.holds[name]
 	h.w.mu.Unlock()
 	if k != nil {
-		k.entered <- ctx
+		select {
+		case k.entered <- ctx:
+		default: // nobody has looked at the last ones
+		}
 		select {
 		case <-k.released:
 		case <-ctx.Done():
