@@ -179,7 +179,11 @@ const readOnlyLimit = 300 * time.Millisecond
 // killed too, so that nothing of it comes back.
 func (n *Node) makeReadOnly(ctx context.Context, certain bool) (string, error) {
 	sv := n.cfg.Prober.Server()
-	if sv.State == fsm.ServerUp {
+	switch {
+	case sv.State == fsm.ServerUp && sv.CommitsWait:
+		// read_only would only hang behind them, and the server stay writable meanwhile.
+		n.log.Info("commits wait for their acknowledgement: killing mysqld")
+	case sv.State == fsm.ServerUp:
 		c, cancel := context.WithTimeout(ctx, readOnlyLimit)
 		err := n.endNudges(c)
 		if err == nil {
@@ -196,7 +200,7 @@ func (n *Node) makeReadOnly(ctx context.Context, certain bool) (string, error) {
 			return "", fmt.Errorf("read_only: %w", err)
 		}
 		n.log.Info("read_only did not return: a commit waits or mysqld hangs; killing it", "error", err.Error())
-	} else if !certain && sv.State != fsm.ServerHung {
+	case !certain && sv.State != fsm.ServerHung:
 		return "mysqld is not running", nil
 	}
 	if err := n.cfg.Service.Kill(ctx); err != nil {
