@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -119,8 +120,8 @@ func (h *host) Follow(ctx context.Context, address string, port uint16) error {
 	if h.gate > now() {
 		h.w.breach("%s: becomes a replica with its gate open", h.id)
 	}
-	if have := append(slices.Clone(h.log), h.relay...); !isPrefix(have, src.log) {
-		h.w.breach("%s: follows %s and has %s, %s has %s", h.id, src.id, place(have), src.id, place(src.log))
+	if !h.within(src) {
+		h.w.breach("%s: follows %s and has %s, %s has %s", h.id, src.id, h.received(), src.id, place(src.log))
 		return errors.New("error 1236")
 	}
 	if h.node != nil {
@@ -183,11 +184,21 @@ func (h *host) Freeze(ctx context.Context, sever func() error) (string, error) {
 	defer h.leave()
 	h.io = false
 	h.sql = h.sql || h.source.IsValid()
-	return place(append(slices.Clone(h.log), h.relay...)), nil
+	return h.received(), nil
 }
 
+// has tells whether a position is in this host's history: its transaction stands where its number says.
 func (h *host) has(position string) bool {
-	return position == "" || slices.ContainsFunc(h.log, func(x txn) bool { return x.String() == position })
+	if position == "" {
+		return true
+	}
+	var domain, server uint32
+	var seq uint64
+	if _, err := fmt.Sscanf(position, "%d-%d-%d", &domain, &server, &seq); err != nil {
+		h.w.breach("%s: asked for %q, which is no position", h.id, position)
+		return false
+	}
+	return seq > 0 && seq <= uint64(len(h.log)) && h.log[seq-1].server == server
 }
 
 func (h *host) Drain(ctx context.Context, position string) error {

@@ -61,6 +61,7 @@ type host struct {
 	holds  map[string]*hold
 	notify chan struct{}
 	told   news
+	seen   seen
 }
 
 // hold keeps a call from returning until it is released or its context ends.
@@ -210,7 +211,7 @@ func (h *host) Server() fsm.ServerStatus {
 	lag := 0.0
 	connected := h.w.connected(h) != nil
 	sv.Started, sv.ReadOnly = fmt.Sprintf("run-%s-%d", h.id, h.run), h.mode != modeWritable
-	sv.Executed, sv.Received = place(h.log), place(append(slices.Clone(h.log), h.relay...))
+	sv.Executed, sv.Received = place(h.log), h.received()
 	sv.HasReplication, sv.IORunning, sv.SQLRunning = h.source.IsValid(), h.io, h.sql
 	sv.IOConnecting = h.io && !connected
 	sv.ReplicaSync = h.ack && connected
@@ -221,13 +222,25 @@ func (h *host) Server() fsm.ServerStatus {
 	return sv
 }
 
+// lastEpoch remembers how far it has looked: the log is long and asked about often.
 func (h *host) lastEpoch() uint64 {
-	for _, x := range slices.Backward(h.log) {
-		if x.epoch > 0 {
-			return x.epoch
+	if n := h.seen.upTo; n > len(h.log) || n > 0 && h.log[n-1] != h.seen.last {
+		h.seen = seen{}
+	}
+	for ; h.seen.upTo < len(h.log); h.seen.upTo++ {
+		h.seen.last = h.log[h.seen.upTo]
+		if e := h.seen.last.epoch; e > 0 {
+			h.seen.epoch = e
 		}
 	}
-	return 0
+	return h.seen.epoch
+}
+
+// seen is the newest epoch row among the first transactions of a log.
+type seen struct {
+	upTo  int
+	last  txn
+	epoch uint64
 }
 
 // Look is the same: the fake's memory is never old.

@@ -133,13 +133,12 @@ func (w *world) connected(h *host) *host {
 // replicate brings to one host what its source has and it lacks; what arrives over a live connection is acknowledged once, then and there.
 func (w *world) replicate(h *host) {
 	if src := w.connected(h); src != nil {
-		have := append(slices.Clone(h.log), h.relay...)
-		if !isPrefix(have, src.log) {
-			w.breach("%s replicates from %s and has transactions that %s lacks: %s, %s", h.id, src.id, src.id, place(have), place(src.log))
+		if !h.within(src) {
+			w.breach("%s replicates from %s and has transactions that %s lacks: %s, %s", h.id, src.id, src.id, h.received(), place(src.log))
 			h.io = false
 			return
 		}
-		if missing := src.log[len(have):]; len(missing) > 0 {
+		if missing := src.log[len(h.log)+len(h.relay):]; len(missing) > 0 {
 			h.relay = append(h.relay, missing...)
 			if h.ack {
 				src.ackedBy[h.id] = missing[len(missing)-1].seq
@@ -151,7 +150,30 @@ func (w *world) replicate(h *host) {
 	}
 }
 
-func isPrefix(a, b []txn) bool { return len(a) <= len(b) && slices.Equal(a, b[:len(a)]) }
+// last is the newest transaction received, executed or not.
+func (h *host) last() txn {
+	switch {
+	case len(h.relay) > 0:
+		return h.relay[len(h.relay)-1]
+	case len(h.log) > 0:
+		return h.log[len(h.log)-1]
+	}
+	return txn{}
+}
+
+func (h *host) received() string {
+	if len(h.log)+len(h.relay) == 0 {
+		return ""
+	}
+	return h.last().String()
+}
+
+// within tells whether everything received is in another host's history. Histories are copied from each other and transactions are unique: those
+// that agree on one agree on all before it.
+func (h *host) within(o *host) bool {
+	n := len(h.log) + len(h.relay)
+	return n == 0 || n <= len(o.log) && o.log[n-1] == h.last()
+}
 
 func place(log []txn) string {
 	if len(log) == 0 {
