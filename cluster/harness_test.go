@@ -250,12 +250,12 @@ func (m *member) crash() {
 	if err := m.srv.Close(); err != nil {
 		m.c.t.Error(err)
 	}
-	if err := m.Close(); err != nil {
-		m.c.t.Errorf("closing %s: %v", m.id, err)
-	}
 	if m.end != nil {
 		m.end()
 		<-m.done
+	}
+	if err := m.Close(); err != nil {
+		m.c.t.Errorf("closing %s: %v", m.id, err)
 	}
 	m.Node, m.end = nil, nil
 }
