@@ -37,6 +37,16 @@ func Apply(s State, index uint64, c Command) (State, error) {
 		err = next.applyRollback(*c.Rollback, c.At)
 	case c.Recount != nil:
 		err = next.applyRecount(*c.Recount)
+	case c.Grow != nil:
+		err = next.applyGrow(*c.Grow)
+	case c.Intend != nil:
+		err = next.applyIntend(*c.Intend, c.At, index)
+	case c.Complete != nil:
+		err = next.applyComplete(*c.Complete)
+	case c.Abandon != nil:
+		err = next.applyAbandon(*c.Abandon)
+	case c.AcceptLoss != nil:
+		err = next.applyAcceptLoss(*c.AcceptLoss, c.At)
 	case c.SetPause != nil:
 		next.applyPause(*c.SetPause, c.At)
 	default:
@@ -46,6 +56,7 @@ func Apply(s State, index uint64, c Command) (State, error) {
 		return s, err
 	}
 	next.Index = index
+	next.noteOutside(index)
 	if next.Op != nil && (s.Op == nil || s.Op.ID != next.Op.ID || s.Op.Step != next.Op.Step || s.Op.Attempt != next.Op.Attempt) {
 		next.Op.Index = index
 	}
@@ -76,20 +87,11 @@ func (s *State) applyBootstrap(c Bootstrap, at time.Time) error {
 	s.newOperation(Operation{Kind: KindBootstrap, Step: StepPromoted, Epoch: 1, To: c.Primary, Actor: c.Actor, Cause: "cluster bootstrapped",
 		Fence: &Evidence{Kind: EvidenceNone, Detail: "the first epoch"}}, at)
 	s.Primary, s.Phase = c.Primary, PhasePromoting
-	s.Sync = SyncSet{Members: s.others(c.Primary), Acks: min(1, len(s.others(c.Primary)))}
+	if most := s.ackTarget(); c.Settings.SyncMinReplicas > most {
+		return refuse("sync.min_replicas is %d, and %s with %d data nodes can wait for %d at most", c.Settings.SyncMinReplicas, c.Server, len(s.DataNodes()), most)
+	}
 	s.Epochs = []EpochRecord{{Epoch: 1, Primary: c.Primary, Won: WonBootstrap, Since: at}}
 	return nil
-}
-
-// others is every data node but one, none of them counted yet.
-func (s *State) others(id NodeID) []SyncMember {
-	var out []SyncMember
-	for _, n := range s.DataNodes() {
-		if n != id {
-			out = append(out, SyncMember{Node: n})
-		}
-	}
-	return out
 }
 
 func (s *State) applyBegin(c Begin, at time.Time) error {
@@ -109,7 +111,7 @@ func (s *State) applyBegin(c Begin, at time.Time) error {
 		return err
 	}
 	from := s.Primary
-	op := Operation{Kind: c.Kind, Step: StepBegun, Epoch: s.Epoch + 1, From: from, Actor: c.Actor, Cause: c.Cause}
+	op := Operation{Kind: c.Kind, Step: StepBegun, Epoch: s.Epoch + 1, From: from, Actor: c.Actor, Cause: c.Cause, Lossy: c.Lossy, To: c.To}
 	if s.Op != nil {
 		op.Attempt = s.Op.Attempt + 1
 		op.Excluded = slices.Clone(s.Op.Excluded)
@@ -123,19 +125,26 @@ func (s *State) applyBegin(c Begin, at time.Time) error {
 	}
 	s.Epoch++
 	s.Primary, s.Phase = "", PhaseFencing
+	s.Change = nil // whatever was prepared of it, the set as committed still tells who holds what
 	s.newOperation(op, at)
 	return nil
 }
 
 func (s *State) applyFence(c Fence, at time.Time) error {
-	if err := s.expect(c.OpID, c.Epoch, StepBegun); err != nil {
+	// Who accepts a loss needs better evidence than a lease that ran out, also after that was committed.
+	better := s.Op != nil && s.Op.Lossy && s.Op.Step == StepFenced && s.Op.Fence != nil && !s.Op.Fence.Kind.positive()
+	if err := s.expect(c.OpID, c.Epoch, StepBegun); err != nil && !(better && c.OpID == s.Op.ID && c.Epoch == s.Epoch) {
 		return fmt.Errorf("fence: %w", err)
 	}
 	if c.Evidence.Node != s.Op.From {
 		return refuse("fence evidence is of %s, the old primary is %s", c.Evidence.Node, s.Op.From)
 	}
 	switch c.Evidence.Kind {
-	case EvidenceAgent, EvidenceLease, EvidenceHook:
+	case EvidenceAgent, EvidenceHook, EvidenceHuman:
+	case EvidenceLease:
+		if s.Op.Lossy {
+			return refuse("a lease that ran out is no evidence for a failover that accepts a loss")
+		}
 	default:
 		return refuse("fence evidence of kind %q", c.Evidence.Kind)
 	}
@@ -165,7 +174,8 @@ func (s *State) applyPromote(c Promote, at time.Time) error {
 	}
 	s.Sync = SyncSet{Members: slices.Clone(c.Members), Acks: c.Acks}
 	s.Primary, s.Phase = c.To, PhasePromoting
-	s.Epochs = append(s.Epochs, EpochRecord{Epoch: s.Epoch, Primary: c.To, Won: c.Won, Since: at})
+	s.Change = nil
+	s.Epochs = append(s.Epochs, EpochRecord{Epoch: s.Epoch, Primary: c.To, Won: c.Won, Lossy: c.Won == WonLossy, Since: at})
 	s.enter(StepPromoted, at, fmt.Sprintf("%s is primary of epoch %d, won by %s, must hold %s", c.To, s.Epoch, c.Won, orNone(c.Position)))
 	return nil
 }

@@ -30,6 +30,9 @@ func (s *State) applyRelease(c Release, at time.Time) error {
 	if err := s.expect(c.OpID, c.Epoch, StepPrepared); err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
+	if s.Change != nil {
+		return refuse("release while a change of the sync set is prepared since index %d", s.Change.Index)
+	}
 	s.Phase = PhaseFencing
 	s.enter(StepReleasing, at, fmt.Sprintf("%s is asked to release epoch %d", s.Op.From, s.Epoch))
 	return nil
@@ -68,10 +71,8 @@ func (s *State) mayPromote(c Promote) error {
 	if !ok || m.Role != RoleData {
 		return refuse("%q is not a data node of the cluster", c.To)
 	}
-	for _, id := range s.DataNodes() {
-		if id != c.To && !slices.ContainsFunc(c.Members, func(sm SyncMember) bool { return sm.Node == id }) {
-			return refuse("the new sync set lacks %s", id)
-		}
+	if err := s.maySync(c); err != nil {
+		return err
 	}
 	if s.Op.Kind.Planned() {
 		switch {
@@ -87,12 +88,32 @@ func (s *State) mayPromote(c Promote) error {
 	if s.Op.Step != StepFenced || s.Op.Fence == nil {
 		return refuse("operation %d is at step %s: the old primary %s is not fenced", s.Op.ID, s.Op.Step, s.Op.From)
 	}
+	if c.Won == WonLossy {
+		return s.mayLose(c)
+	}
 	won, err := counted(*s, c.Answers, c.To)
 	if err != nil {
 		return err
 	}
 	if won != c.Won {
 		return refuse("won by %s, not by %s", won, c.Won)
+	}
+	return nil
+}
+
+// maySync checks the set that a promote names.
+func (s *State) maySync(c Promote) error {
+	for i, sm := range c.Members {
+		m, ok := s.Member(sm.Node)
+		if !ok || m.Role != RoleData || sm.Node == c.To || slices.ContainsFunc(c.Members[:i], func(o SyncMember) bool { return o.Node == sm.Node }) {
+			return refuse("%q cannot be in the new sync set", sm.Node)
+		}
+	}
+	switch {
+	case c.Acks > len(c.Members) || c.Acks > s.ackTarget() || len(c.Members) > s.setLimit():
+		return refuse("%d acknowledgements of %d members, at most %d of %d", c.Acks, len(c.Members), s.ackTarget(), s.setLimit())
+	case c.Acks < s.floor():
+		return refuse("%d acknowledgements, sync.min_replicas is %d", c.Acks, s.Settings.SyncMinReplicas)
 	}
 	return nil
 }

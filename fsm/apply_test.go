@@ -18,7 +18,7 @@ type refusal struct {
 func promoteOf(c *scene, to NodeID, won Won, answers ...Answer) Command {
 	var members []SyncMember
 	for _, id := range c.s.DataNodes() {
-		if id != to {
+		if id != to && len(members) < c.s.setLimit() {
 			members = append(members, SyncMember{Node: id})
 		}
 	}

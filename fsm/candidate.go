@@ -118,7 +118,7 @@ func countedByBase(s State, answers []Answer, to NodeID) (Won, error) {
 // epoch is settled (I8), and the barrier by which it would be settled needs an acknowledgement first. To promote all the same would wait for ever,
 // with the way back to the former primary cut off.
 func acknowledgeable(s State, answers []Answer, to NodeID) bool {
-	return s.ackCount() == 0 || slices.ContainsFunc(answers, func(a Answer) bool {
+	return s.ackTarget() == 0 || slices.ContainsFunc(answers, func(a Answer) bool {
 		m, ok := s.Member(a.Node)
 		return ok && m.Role == RoleData && a.Node != to && a.Epoch == s.Epoch && a.Held == 0
 	})
@@ -134,7 +134,10 @@ type Choice struct {
 // Elect chooses the candidate among those that answered the freeze. Each refusal is a verdict with its name. It stops and asks when positions
 // cannot be ordered. The old primary is chosen by its own right only when ownToo is set: its service or host has just failed, so the others
 // come first. By that right even an excluded node may come back when nobody else can: it may be the only one left that holds everything.
-func Elect(s State, answers []Answer, ownToo bool) (Choice, bool, []Verdict) {
+//
+// With nobody else to acknowledge its barrier a candidate is chosen only when alone is set, because nobody is waited for any more, and when
+// min_replicas is 0: then it is promoted without acknowledgements, and that is in the log.
+func Elect(s State, answers []Answer, ownToo, alone bool) (Choice, bool, []Verdict) {
 	var verdicts []Verdict
 	var able []Answer
 	var won = map[NodeID]Won{}
@@ -156,7 +159,7 @@ func Elect(s State, answers []Answer, ownToo bool) (Choice, bool, []Verdict) {
 			verdicts = append(verdicts, Verdict{Rule: "candidate.own-later", Node: a.Node, Why: "the old primary may come back with its own data, once the others have had their time to answer"})
 			continue
 		}
-		if w == WonCount && !acknowledgeable(s, answers, a.Node) {
+		if !(alone && s.Settings.SyncMinReplicas == 0) && w == WonCount && !acknowledgeable(s, answers, a.Node) {
 			verdicts = append(verdicts, Verdict{Rule: "candidate.no-acknowledger", Node: a.Node, Why: "nobody could acknowledge its barrier: the others do not answer, or keep what they had as primary until somebody has settled"})
 			continue
 		}

@@ -11,6 +11,7 @@ type pick struct {
 	make    func(*testing.T) *scene
 	answers func(c *scene) []Answer
 	ownToo  bool
+	alone   bool
 	to      NodeID // "" for nobody
 	won     Won
 	verdict string // a refusal that must be named
@@ -31,10 +32,12 @@ func own(c *scene, epoch uint64) Answer {
 func unsettled(recounted bool) func(*testing.T) *scene {
 	return func(t *testing.T) *scene {
 		c := promotedTakeover(t)
+		c.obs["db1"].Incarnation = "i-db1"
+		known := "i-db1-before"
 		if recounted {
-			c.must(t, Command{Recount: &Recount{Epoch: 2, Node: "db1", Incarnation: "i-db1"}})
-			c.obs["db1"].Incarnation = "i-db1"
+			known = "i-db1"
 		}
+		c.must(t, Command{Grow: &Grow{Epoch: 2, Node: "db1", Incarnation: known}})
 		c.must(t, Command{Begin: &Begin{Kind: KindTakeover, Epoch: 2, OpID: c.s.Op.ID}})
 		c.must(t, Command{Fence: &Fence{OpID: c.s.Op.ID, Epoch: 3, Evidence: Evidence{Kind: EvidenceLease, Node: "db2"}}})
 		return c
@@ -158,6 +161,7 @@ func chained(t *testing.T) *scene {
 	c := promotedTakeover(t)
 	c.must(t, Command{Begin: &Begin{Kind: KindTakeover, Epoch: 2, OpID: c.s.Op.ID}})
 	c.must(t, Command{Fence: &Fence{OpID: c.s.Op.ID, Epoch: 3, Evidence: Evidence{Kind: EvidenceLease, Node: "db2"}}})
+	c.obs["db3"].Incarnation = "i-db3-twice"
 	db3 := reached(c, "db3", "0-2-105")
 	c.answers = []Answer{db3, {Node: "db2", Epoch: 3, Held: 2, LastEpoch: 2}}
 	c.wait(c.s.Settings.OrderTimeout + 1)
@@ -206,7 +210,7 @@ func TestElect(t *testing.T) {
 		t.Run(p.name, func(t *testing.T) {
 			c := p.make(t)
 			answers := p.answers(c)
-			choice, ok, verdicts := Elect(c.s, answers, p.ownToo)
+			choice, ok, verdicts := Elect(c.s, answers, p.ownToo, p.alone)
 			if ok != (p.to != "") || choice.To != p.to || choice.Won != p.won {
 				t.Errorf("chose %q by %q, want %q by %q; verdicts %v", choice.To, choice.Won, p.to, p.won, verdicts)
 			}
@@ -230,7 +234,7 @@ func TestElectIsBlindToOrder(t *testing.T) {
 		c := p.make(t)
 		answers := p.answers(c)
 		permute(answers, func(order []Answer) {
-			if choice, ok, _ := Elect(c.s, order, p.ownToo); ok != (p.to != "") || choice.To != p.to {
+			if choice, ok, _ := Elect(c.s, order, p.ownToo, p.alone); ok != (p.to != "") || choice.To != p.to {
 				t.Errorf("%s: chose %q in the order %v", p.name, choice.To, order)
 			}
 		})
@@ -267,12 +271,13 @@ func TestNeeded(t *testing.T) {
 	}
 }
 
-// TestNewSetCountsOnlyWhatWasKept: a member counts at once in the new set only with the incarnation that answered and that the log knew.
-func TestNewSetCountsOnlyWhatWasKept(t *testing.T) {
+// TestNewSetIsWhoAnswered: a member counts at once in the new set, with the incarnation that answered. A former primary does not answer as one that
+// follows, and who did not answer is not in it.
+func TestNewSetIsWhoAnswered(t *testing.T) {
 	c := fencedTakeover(t)
 	c.answers = []Answer{c.answer("db2", "0-1-100"), c.answer("db3", "0-1-90"), own(c, 1)}
 	c.follow(t)
-	want := SyncSet{Members: []SyncMember{{Node: "db1"}, {Node: "db3", Incarnation: "i-db3"}}, Acks: 1}
+	want := SyncSet{Members: []SyncMember{{Node: "db3", Incarnation: "i-db3"}}, Acks: 1}
 	if !slices.Equal(c.s.Sync.Members, want.Members) || c.s.Sync.Acks != want.Acks {
 		t.Errorf("the new set is %+v, want %+v", c.s.Sync, want)
 	}

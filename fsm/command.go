@@ -34,6 +34,11 @@ type Command struct {
 	Release    *Release    `json:"release,omitempty"`
 	Rollback   *Rollback   `json:"rollback,omitempty"`
 	Recount    *Recount    `json:"recount,omitempty"`
+	Grow       *Grow       `json:"grow,omitempty"`
+	Intend     *Intend     `json:"intend,omitempty"`
+	Complete   *Complete   `json:"complete,omitempty"`
+	Abandon    *Abandon    `json:"abandon,omitempty"`
+	AcceptLoss *AcceptLoss `json:"accept_loss,omitempty"`
 	SetPause   *SetPause   `json:"set_pause,omitempty"`
 }
 
@@ -56,6 +61,8 @@ type Begin struct {
 	Cause   string `json:"cause"`
 	Actor   string `json:"actor"`
 	Exclude NodeID `json:"exclude,omitempty"` // candidate that could not finish
+	Lossy   bool   `json:"lossy,omitempty"`   // an operator accepts that acknowledged writes may be lost
+	To      NodeID `json:"to,omitempty"`      // lossy: whom the operator wants, "" for the most advanced
 	// Phases is how long the superseded operation's phases took.
 	Phases []PhaseTime `json:"phases,omitempty"`
 }
@@ -76,7 +83,7 @@ type Promote struct {
 	Position string       `json:"position"` // what it must hold before it serves
 	Answers  []Answer     `json:"answers"`
 	Release  *Answer      `json:"release,omitempty"`
-	Members  []SyncMember `json:"members"` // the new sync set: every other data node
+	Members  []SyncMember `json:"members"` // the new sync set; empty, with no acks, when nobody else is in reach and min_replicas allows it
 	Acks     int          `json:"acks"`
 }
 
@@ -168,6 +175,16 @@ func (c Command) Name() string {
 		return "recount"
 	case c.SetPause != nil:
 		return "pause"
+	case c.Grow != nil:
+		return "grow"
+	case c.Intend != nil:
+		return "intend"
+	case c.Complete != nil:
+		return "complete"
+	case c.Abandon != nil:
+		return "abandon"
+	case c.AcceptLoss != nil:
+		return "accept_loss"
 	}
 	return "empty"
 }

@@ -56,6 +56,7 @@ func init() {
 		{Code: "service.down", Why: "the primary's host lives, its mysqld does not serve", When: serviceDown, Do: (*deciding).serviceLost},
 		{Code: "primary.not-serving", Why: "the primary's host and mysqld live, and it cannot serve all the same: its address, its gate or its disk", When: notServing, Do: (*deciding).failIdle},
 		{Code: "sync.recount", Why: "a member that has caught up counts again", Always: true, When: func(d *deciding) bool { return d.s.Primary != "" }, Do: (*deciding).recount},
+		{Code: "sync.set", Why: "members that cannot acknowledge leave the set, others take their place, and W follows", Always: true, When: setMayChange, Do: (*deciding).syncSet},
 		{Code: "leader.blind", Why: "the Raft leader has no path to the primary, another voter has", Always: true, When: leaderBlind, Do: (*deciding).transferSighted},
 		{Code: "leader.placement", Why: "the Raft leader should not sit on the primary's host", Always: true, When: leaderMisplaced, Do: (*deciding).transfer},
 	}
@@ -68,7 +69,11 @@ type deciding struct {
 }
 
 func (d *deciding) say(rule string, node NodeID, ok bool, format string, args ...any) {
-	d.out.Verdicts = append(d.out.Verdicts, Verdict{Rule: rule, Node: node, OK: ok, Why: fmt.Sprintf(format, args...)})
+	d.verdict(rule, node, ok, "", "", format, args...)
+}
+
+func (d *deciding) verdict(rule string, node NodeID, ok bool, value, threshold, format string, args ...any) {
+	d.out.Verdicts = append(d.out.Verdicts, Verdict{Rule: rule, Node: node, OK: ok, Value: value, Threshold: threshold, Why: fmt.Sprintf(format, args...)})
 }
 
 func (d *deciding) propose(c Command) {
@@ -202,7 +207,7 @@ func (d *deciding) recount() {
 // ask, and nothing is made worse.
 func (d *deciding) winnable(rule string) bool {
 	if d.s.Sync.Acks < 1 {
-		d.say(rule+".winnable", "", false, "no replica acknowledges: only the primary itself holds everything")
+		d.verdict("failover.degraded", d.s.Primary, false, "0", "1", "%s would begin, but no replica acknowledges: only the primary itself holds everything", rule)
 		return false
 	}
 	var why []string
@@ -215,16 +220,51 @@ func (d *deciding) winnable(rule string) bool {
 		able++
 	}
 	if able < d.s.Sync.Needed() {
-		d.out.Verdicts = append(d.out.Verdicts, Verdict{Rule: "failover.count", Node: d.s.Primary, Value: fmt.Sprint(able), Threshold: fmt.Sprint(d.s.Sync.Needed()),
-			Why: fmt.Sprintf("%d of %d sync members could answer the freeze, %d are needed: %s", able, len(d.s.Sync.Members), d.s.Sync.Needed(), join(why))})
+		d.verdict("failover.count", d.s.Primary, false, fmt.Sprint(able), fmt.Sprint(d.s.Sync.Needed()), "%d of %d sync members could answer the freeze, %d are needed: %s",
+			able, len(d.s.Sync.Members), d.s.Sync.Needed(), join(why))
 		return false
 	}
-	if !d.acknowledgeable() {
-		d.out.Verdicts = append(d.out.Verdicts, Verdict{Rule: "failover.acknowledger", Node: d.s.Primary, Threshold: "2",
-			Why: "a new primary needs another node that acknowledges its barrier"})
+	if why := d.baseRefuses(); why != "" {
+		d.verdict("failover.unsettled", d.s.Primary, false, "", "", "epoch %d is not settled, and who could answer does not decide what became of it: %s", d.s.Epoch, why)
+		return false
+	}
+	if d.s.Settings.SyncMinReplicas > 0 && !d.acknowledgeable() {
+		d.verdict("failover.acknowledger", d.s.Primary, false, "", "2", "with sync.min_replicas %d a new primary needs another node that acknowledges its barrier", d.s.Settings.SyncMinReplicas)
 		return false
 	}
 	return true
+}
+
+// baseRefuses says why, while the last grant is unsettled, nobody but its primary could be promoted on the answers to be expected; "" when somebody
+// could. To begin all the same would take the epoch from the one node that may still come to serve it.
+func (d *deciding) baseRefuses() string {
+	if d.s.Base == nil {
+		return ""
+	}
+	var answers []Answer
+	for _, id := range d.s.DataNodes() {
+		n := d.v.Node(id)
+		if id == d.s.Primary || !d.v.Fresh(d.s, id) || n.Lost || n.AgentLost || (n.Obs.Server.State != ServerUp && n.Obs.Held == 0) {
+			continue
+		}
+		answers = append(answers, Answer{Node: id, Epoch: d.s.Epoch, Incarnation: n.Obs.Incarnation, LastEpoch: n.Obs.Server.LastEpoch, Held: n.Obs.Held, Whole: n.Obs.Whole})
+	}
+	var why error
+	for _, a := range answers {
+		if _, err := counted(d.s, answers, a.Node); err == nil {
+			return ""
+		} else if why == nil {
+			why = err
+		}
+	}
+	return errText(why)
+}
+
+func errText(err error) string {
+	if err == nil {
+		return "nobody reports"
+	}
+	return err.Error()
 }
 
 // acknowledgeable: there are two nodes, the primary apart, of which one could be promoted and the other follow it. A former primary cannot follow

@@ -39,7 +39,7 @@ func (d *deciding) begun() {
 		d.propose(Command{Fence: &Fence{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Evidence: *d.v.Fence}})
 		return
 	}
-	if d.v.Now >= d.v.LeaseClear {
+	if d.v.Now >= d.v.LeaseClear && !d.s.Op.Lossy {
 		d.propose(Command{Fence: &Fence{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Evidence: Evidence{Kind: EvidenceLease, Node: d.s.Op.From,
 			Detail: fmt.Sprintf("every lease of at most %v has run out, %d ppm of drift included", d.s.LeaseMax, d.s.Settings.DriftPPM)}}})
 		return
@@ -50,15 +50,49 @@ func (d *deciding) begun() {
 
 // fenced: promote as soon as enough have answered.
 func (d *deciding) fenced() {
-	choice, ok, verdicts := Elect(d.s, d.v.Answers, d.v.Now-d.v.StepSince > d.s.Settings.OrderTimeout)
+	late := d.v.Now-d.v.StepSince > d.s.Settings.OrderTimeout
+	choice, ok, verdicts := Elect(d.s, d.v.Answers, late, late || d.allAnswered())
 	d.out.Verdicts = append(d.out.Verdicts, verdicts...)
+	if !ok && d.s.Op.Lossy {
+		choice, ok = d.lossy(late)
+	}
 	if !ok {
 		d.freeze()
 		d.say("failover.promote", "", false, "nobody can be promoted yet: %d answers so far", len(d.v.Answers))
 		return
 	}
+	members := d.newSet(choice.To)
 	d.propose(Command{Promote: &Promote{OpID: d.s.Op.ID, Epoch: d.s.Epoch, To: choice.To, Won: choice.Won, Position: choice.Position,
-		Answers: slices.Clone(d.v.Answers), Members: d.newSet(choice.To), Acks: d.s.ackCount()}})
+		Answers: slices.Clone(d.v.Answers), Members: members, Acks: min(len(members), d.s.ackTarget())}})
+}
+
+// lossy promotes what is left, once everybody who can has answered and the old primary is fenced for certain.
+func (d *deciding) lossy(late bool) (Choice, bool) {
+	if !d.s.Op.Fence.Kind.positive() {
+		d.order(Order{Kind: OrderFence, Node: d.s.Op.From})
+		d.say("failover.lossy-evidence", d.s.Op.From, false, "fenced by %s only: its own answer, the external fence or an operator's word is needed to accept a loss", d.s.Op.Fence.Kind)
+		if d.v.Fence != nil {
+			d.propose(Command{Fence: &Fence{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Evidence: *d.v.Fence}})
+		}
+		return Choice{}, false
+	}
+	if !late && !d.allAnswered() {
+		return Choice{}, false
+	}
+	choice, ok, verdicts := ElectLossy(d.s, d.v.Answers)
+	d.out.Verdicts = append(d.out.Verdicts, verdicts...)
+	return choice, ok
+}
+
+// allAnswered: nobody who could still answer the freeze is waited for.
+func (d *deciding) allAnswered() bool {
+	for _, id := range d.s.DataNodes() {
+		n := d.v.Node(id)
+		if _, answered := answerOf(d.v.Answers, id); !answered && d.v.Fresh(d.s, id) && !n.Lost && !n.AgentLost && n.Obs.Server.State == ServerUp && n.Obs.Standing != StandingQuarantined {
+			return false
+		}
+	}
+	return true
 }
 
 // freeze asks every member of both sets, and the old primary, that has not answered yet. The old primary answers only if its data is its own;
@@ -72,27 +106,21 @@ func (d *deciding) freeze() {
 	}
 }
 
-// newSet is every other data node. Those whose present incarnation answered count at once: they have forgotten nothing of the epoch that
-// begins. The others count when they have caught up.
+// newSet is whoever answered the freeze and can follow, as many as the set may have. They count with the incarnation that answered: whatever of
+// older epochs it lacks, the barrier's acknowledgement proves that W of them hold.
 func (d *deciding) newSet(to NodeID) []SyncMember {
 	var out []SyncMember
-	for _, id := range d.s.DataNodes() {
-		if id == to {
-			continue
-		}
-		m := SyncMember{Node: id}
-		if a, ok := answerOf(d.v.Answers, id); ok && a.Epoch == d.s.Epoch && a.Held == 0 {
-			if old, ok := d.s.Sync.Member(id); ok && old.Incarnation == a.Incarnation {
-				m.Incarnation = a.Incarnation
+	for _, old := range []bool{true, false} { // those of the old set first: they are close
+		for _, id := range d.s.DataNodes() {
+			a, ok := answerOf(d.v.Answers, id)
+			_, was := d.s.Sync.Member(id)
+			if id != to && ok && was == old && a.Epoch == d.s.Epoch && a.Held == 0 && a.Incarnation != "" && len(out) < d.s.setLimit() {
+				out = append(out, SyncMember{Node: id, Incarnation: a.Incarnation})
 			}
 		}
-		out = append(out, m)
 	}
 	return out
 }
-
-// ackCount is W of the new set: one, or none in a cluster of one database.
-func (s State) ackCount() int { return min(1, len(s.DataNodes())-1) }
 
 // promoted: settle when the new primary serves; try another when it cannot finish.
 func (d *deciding) promoted() {

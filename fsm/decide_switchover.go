@@ -45,8 +45,9 @@ func (d *deciding) releasing() {
 	op := d.s.Op
 	switch {
 	case d.v.Release != nil && d.v.Reached && !d.v.Node(op.To).Lost:
+		members := d.switchedSet()
 		d.propose(Command{Promote: &Promote{OpID: op.ID, Epoch: d.s.Epoch, To: op.To, Won: WonSwitchover, Position: d.v.Release.Received,
-			Release: d.v.Release, Members: d.switchedSet(), Acks: d.s.ackCount()}})
+			Release: d.v.Release, Members: members, Acks: min(len(members), d.s.ackTarget())}})
 	case d.v.Release == nil && d.serviceGone():
 	case d.v.Node(op.To).Lost:
 		d.rollback(fmt.Sprintf("candidate %s was lost: %s", op.To, d.v.Node(op.To).Reason))
@@ -59,20 +60,14 @@ func (d *deciding) releasing() {
 	}
 }
 
-// switchedSet is every other data node. The old primary counts with the incarnation that released; the others keep theirs while it is unchanged.
+// switchedSet is the old primary, with the incarnation that released, and the members that still count.
 func (d *deciding) switchedSet() []SyncMember {
-	var out []SyncMember
-	for _, id := range d.s.DataNodes() {
-		switch {
-		case id == d.s.Op.To:
-		case id == d.s.Op.From:
-			out = append(out, SyncMember{Node: id, Incarnation: d.v.Release.Incarnation})
-		default:
-			m, _ := d.s.Sync.Member(id)
-			if !d.v.Fresh(d.s, id) || d.v.Node(id).Obs.Incarnation != m.Incarnation {
+	out := []SyncMember{{Node: d.s.Op.From, Incarnation: d.v.Release.Incarnation}}
+	for _, m := range d.s.Sync.Members {
+		if m.Node != d.s.Op.To && m.Node != d.s.Op.From && CannotAck(d.s, d.v, m.Node) == "" && len(out) < d.s.setLimit() {
+			if d.v.Node(m.Node).Obs.Incarnation != m.Incarnation {
 				m.Incarnation = ""
 			}
-			m.Node = id
 			out = append(out, m)
 		}
 	}
@@ -113,6 +108,7 @@ func SwitchoverGates(s State, v View, to NodeID) []Verdict {
 	unapplied, unappliedOK := unappliedBy(s, n.Obs.Server)
 	gate(GateUnapplied, unappliedOK, unapplied, fmt.Sprint(s.Settings.MaxUnapplied), "it has more transactions to apply than fit into the pause")
 	gate("primary.serving", s.Primary != "" && v.Fresh(s, s.Primary) && p.Obs.Serving == s.Epoch, fmt.Sprint(p.Obs.Serving), fmt.Sprint(s.Epoch), "the primary does not serve: it cannot release what it does not hold")
+	gate("sync.at-rest", s.Change == nil, "", "", "a change of the sync set is being prepared")
 	gate("barrier.acknowledgeable", otherReplica(s, v, to), "", "", "no other node could acknowledge the new primary's barrier")
 	return out
 }

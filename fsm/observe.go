@@ -34,13 +34,15 @@ type ServerStatus struct {
 	IOStalled      bool          `json:"io_stalled"`    // has not connected for longer than connecting takes: it tries about once a second
 	SQLRunning     bool          `json:"sql_running"`
 	ReplError      string        `json:"repl_error"`
-	Lag            *float64      `json:"lag"`          // seconds, nil when unknown
-	SourceSync     bool          `json:"source_sync"`  // semi-sync enabled as a source
-	ReplicaSync    bool          `json:"replica_sync"` // semi-sync active as a replica
-	CommitsWait    bool          `json:"commits_wait"` // commits have waited for an acknowledgement without progress for a while
-	Waiting        int           `json:"waiting"`      // commit groups that wait for an acknowledgement; above 0 means "unknown number"
-	LastEpoch      uint64        `json:"last_epoch"`   // newest epoch row
-	Problems       []string      `json:"problems"`     // settings that break a guarantee
+	Lag            *float64      `json:"lag"`              // seconds, nil when unknown
+	SourceSync     bool          `json:"source_sync"`      // semi-sync enabled as a source
+	ReplicaSync    bool          `json:"replica_sync"`     // semi-sync active as a replica
+	ReplicaSyncSet bool          `json:"replica_sync_set"` // semi-sync enabled as a replica: the setting
+	Acks           int           `json:"acks"`             // as a source, so many acknowledgements are waited for
+	CommitsWait    bool          `json:"commits_wait"`     // commits have waited for an acknowledgement without progress for a while
+	Waiting        int           `json:"waiting"`          // commit groups that wait for an acknowledgement; above 0 means "unknown number"
+	LastEpoch      uint64        `json:"last_epoch"`       // newest epoch row
+	Problems       []string      `json:"problems"`         // settings that break a guarantee
 }
 
 // Sight is what one node sees of another, directly. Ages are since the last success, measured on the reporting node.
@@ -88,8 +90,12 @@ type Observation struct {
 	VIPHeld      bool          `json:"vip_held"`
 	LeaseLeft    time.Duration `json:"lease_left"`
 	Sights       []Sight       `json:"sights"`
-	Leaving      bool          `json:"leaving"` // hbd is shutting down
-	Phases       []PhaseTime   `json:"phases"`  // how long the steps of its last promotion or restart took
+	Leaving      bool          `json:"leaving"`     // hbd is shutting down
+	Prepared     uint64        `json:"prepared"`    // index of the change of the sync set that it has prepared as primary
+	PreparedAt   string        `json:"prepared_at"` // its position, read after that
+	PortGated    bool          `json:"port_gated"`  // the gate covers its own port
+	SyncOff      uint64        `json:"sync_off"`    // outside since this index: its semi-sync was seen off after that
+	Phases       []PhaseTime   `json:"phases"`      // how long the steps of its last promotion or restart took
 }
 
 // Health is a node's condition as the leader judges it.
@@ -113,6 +119,8 @@ type NodeView struct {
 	Reason    string
 	AgentLost bool // a quorum failed to reach its hbd; its mysqld may be reachable
 	Lost      bool // a quorum failed to reach both
+	// UnableSince is since when it cannot acknowledge as a member of the sync set (CannotAck), on the leader's clock; 0 when it can or is none.
+	UnableSince Instant
 }
 
 // View is the leader's picture: what arrived, stamped on arrival. It begins empty with each leadership.
@@ -122,6 +130,7 @@ type View struct {
 	Wall         time.Time // leader's wall clock, for the restart budget only
 	Nodes        []NodeView
 	LeaseClear   Instant   // when every lease this or an earlier leader may have granted has run out, drift included
+	ChangeSince  Instant   // when this leader first saw the change of the sync set that is prepared
 	StepSince    Instant   // when this leader first saw the operation at its present step
 	Answers      []Answer  // to freezes of the present epoch
 	Fence        *Evidence // the old primary's hbd or the hook reported the fence done

@@ -47,6 +47,7 @@ const (
 	EvidenceAgent   EvidenceKind = "agent"    // its hbd closed the gate, cut the clients and made sure of mysqld
 	EvidenceLease   EvidenceKind = "lease"    // its lease has run out, drift included
 	EvidenceHook    EvidenceKind = "hook"     // the external fence reported success
+	EvidenceHuman   EvidenceKind = "human"    // an operator vouches that it is switched off
 	EvidenceRelease EvidenceKind = "release"  // it released the epoch in a switchover
 	EvidenceNone    EvidenceKind = "unneeded" // nobody held the epoch before (bootstrap)
 )
@@ -83,6 +84,7 @@ type Operation struct {
 	Cause    string          `json:"cause"`
 	Attempt  int             `json:"attempt"` // restart: which one; failover: how often it has begun again
 	Excluded []NodeID        `json:"excluded,omitempty"`
+	Lossy    bool            `json:"lossy,omitempty"` // an operator accepted that acknowledged writes may be lost
 	Fence    *Evidence       `json:"fence,omitempty"`
 	Answers  []Answer        `json:"answers,omitempty"`
 	Position string          `json:"position,omitempty"` // what the candidate must hold before it serves

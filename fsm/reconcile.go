@@ -1,5 +1,7 @@
 package fsm
 
+import "slices"
+
 // Local is what a node knows of itself: what it promised durably, what its lease, gate, address and mysqld are, and whether the state it has
 // applied is known to be recent.
 type Local struct {
@@ -20,11 +22,15 @@ type Local struct {
 	ServedIndex  uint64
 	FailedIndex  uint64 // index of the restart order whose start failed
 	Server       ServerStatus
-	FollowsRight bool // its source is the present primary
-	SourceUp     bool // the present primary says that its mysqld runs
-	Blocked      bool // replication traffic with some node is blocked here
-	Leaving      bool // hbd is shutting down
-	Stopping     bool // hbd has given up the role and stops: it never serves again
+	FollowsRight bool     // its source is the present primary
+	SourceUp     bool     // the present primary says that its mysqld runs
+	Blocked      []NodeID // nodes with which replication traffic is blocked here
+	Confirmed    []NodeID // outsiders whose own hbd has confirmed that their semi-sync is off, since they are outside
+	SyncOff      uint64   // index since which this node, outside the set, has seen its own semi-sync off; 0 when it has not
+	Prepared     uint64   // index of the change of the sync set that this node has prepared
+	PortGated    bool     // the gate covers this node's own port
+	Leaving      bool     // hbd is shutting down
+	Stopping     bool     // hbd has given up the role and stops: it never serves again
 }
 
 // ActionKind is one thing a node does to itself.
@@ -46,12 +52,19 @@ const (
 	ActNudge      ActionKind = "nudge"       // commit a row, so that waiters whose acknowledgement was lost are released
 	ActReturn     ActionKind = "return"      // once primary: follow, rewind, or quarantine
 	ActUnblock    ActionKind = "unblock"     // let replication traffic pass again
+	ActBlock      ActionKind = "block"       // keep exactly those from replicating whose acknowledgement must not count
+	ActCoverPort  ActionKind = "cover_port"  // the gate covers the own port, too
+	ActUncover    ActionKind = "uncover"     // the own port is everybody's again
+	ActPrepare    ActionKind = "prepare"     // all that a change of the sync set needs is in force: say at which position
+	ActAsync      ActionKind = "async"       // commits wait for nobody from now on
+	ActSyncOff    ActionKind = "sync_off"    // this node's acknowledgement does not count from now on
 	ActNone       ActionKind = "none"        // wait; the row says for what
 )
 
 // ActionKinds lists every action, for the test that each has an executor.
 func ActionKinds() []ActionKind {
-	return []ActionKind{ActCloseGate, ActSelfFence, ActReleaseVIP, ActStart, ActKill, ActStopFollow, ActSourceSync, ActBarrier, ActOpen, ActFollow, ActReconnect, ActNudge, ActReturn, ActUnblock, ActNone}
+	return []ActionKind{ActCloseGate, ActSelfFence, ActReleaseVIP, ActStart, ActKill, ActStopFollow, ActSourceSync, ActBarrier, ActOpen, ActFollow, ActReconnect, ActNudge, ActReturn, ActUnblock,
+		ActBlock, ActCoverPort, ActUncover, ActPrepare, ActAsync, ActSyncOff, ActNone}
 }
 
 // Action is one thing to do, by whose right.
@@ -106,8 +119,45 @@ func (p *place) mayOpen() bool {
 	return p.mayServe() && p.l.LeaseValid && p.l.LeaseEpoch == p.s.Epoch && p.l.BarrierDone && p.serverUp() && !p.l.Server.HasReplication && p.synced()
 }
 
-// synced: a commit waits for acknowledgements, if the log wants any.
-func (p *place) synced() bool { return p.l.Server.SourceSync || p.s.Sync.Acks == 0 }
+// synced: a commit waits for acknowledgements, if the log wants any; and it wants at least as many as are never given up.
+func (p *place) synced() bool {
+	return p.s.Sync.Acks >= p.s.floor() && (p.l.Server.SourceSync || p.s.Sync.Acks == 0)
+}
+
+// inSync: the source waits for as many acknowledgements as it must.
+func (p *place) inSync() bool {
+	want := p.s.SourceAcks()
+	return want == 0 || p.l.Server.SourceSync && p.l.Server.Acks == want
+}
+
+// mayAck: this node's acknowledgement counts, or will as soon as it connects.
+func (p *place) mayAck() bool { _, in := p.s.Sync.Member(p.self); return in }
+
+// syncRight: a replica acknowledges if it is in the set, and only then.
+func (p *place) syncRight() bool {
+	sv := p.l.Server
+	if p.mayAck() {
+		return sv.ReplicaSync || sv.IOConnecting
+	}
+	return !sv.ReplicaSync && !sv.ReplicaSyncSet
+}
+
+// WantBlocked is whom the primary keeps from connecting: who is leaving the set, and who is outside and has not confirmed it.
+func WantBlocked(s State, confirmed []NodeID) []NodeID {
+	var out []NodeID
+	for _, id := range s.DataNodes() {
+		leaving := s.Change != nil && s.Change.Kind == ChangeShrink && s.Change.Node == id
+		if leaving || s.OutsideSince(id) > 0 && !slices.Contains(confirmed, id) {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+func (p *place) blocksRight() bool {
+	want := WantBlocked(p.s, p.l.Confirmed)
+	return len(want) == len(p.l.Blocked) && !slices.ContainsFunc(want, func(id NodeID) bool { return !slices.Contains(p.l.Blocked, id) })
+}
 
 // startDue: this restart's start has not failed yet.
 func (p *place) startDue() bool {
@@ -151,17 +201,33 @@ var rows = []Row{
 	{"primary.start", "mysqld is down and its start is committed", func(p *place) bool { return p.isPrimary() && p.l.Server.State == ServerDown && p.startDue() }, []ActionKind{ActStart}},
 	{"primary.no-server", "mysqld does not serve: the leader decides on restart or failover", func(p *place) bool { return p.isPrimary() && !p.serverUp() }, []ActionKind{ActNone}},
 	{"primary.drain", "named primary while still a replica: drain, then stop following", func(p *place) bool { return p.isPrimary() && p.l.Server.HasReplication }, []ActionKind{ActStopFollow}},
-	{"primary.sync", "a commit must wait for its acknowledgement", func(p *place) bool { return p.isPrimary() && !p.synced() }, []ActionKind{ActSourceSync}},
+	{"primary.cover-port", "without acknowledgements nothing may be written without a lease, at no address", func(p *place) bool {
+		return p.isPrimary() && p.s.CoverPort() && !p.l.PortGated
+	}, []ActionKind{ActCoverPort}},
+	{"primary.block", "who must not acknowledge may not connect, and all others may", func(p *place) bool { return p.isPrimary() && !p.blocksRight() }, []ActionKind{ActBlock}},
+	{"primary.sync", "a commit must wait for its acknowledgements", func(p *place) bool { return p.isPrimary() && !p.inSync() }, []ActionKind{ActSourceSync}},
+	{"primary.async", "the log says that commits wait for nobody", func(p *place) bool {
+		return p.isPrimary() && p.s.SourceAcks() == 0 && p.l.Server.SourceSync
+	}, []ActionKind{ActAsync}},
+	{"primary.prepare", "a change of the sync set is intended, and what it needs is in force", func(p *place) bool {
+		return p.isPrimary() && p.s.Change != nil && p.l.Prepared != p.s.Change.Index
+	}, []ActionKind{ActPrepare}},
 	{"primary.nudge", "commits wait although replicas are connected: an acknowledgement may have been lost", func(p *place) bool {
 		return p.isPrimary() && p.l.GateOpen && p.l.Server.CommitsWait
 	}, []ActionKind{ActNudge}},
-	{"primary.unblock", "replicas may connect: the barrier needs their acknowledgement", func(p *place) bool { return p.isPrimary() && p.l.Blocked }, []ActionKind{ActUnblock}},
 	{"primary.no-lease", "waiting for the lease of the present epoch", func(p *place) bool { return p.isPrimary() && !(p.l.LeaseValid && p.l.LeaseEpoch == p.s.Epoch) }, []ActionKind{ActNone}},
 	{"primary.barrier", "nothing of this epoch may be read before its barrier is acknowledged", func(p *place) bool { return p.isPrimary() && !p.l.BarrierDone }, []ActionKind{ActBarrier}},
 	{"primary.open", "lease valid, barrier acknowledged: serve", func(p *place) bool {
 		return p.mayOpen() && (!p.l.GateOpen || !p.l.VIPHeld || p.l.Server.ReadOnly || !p.l.Announced || (p.s.Op != nil && p.l.ServedIndex < p.s.Op.Index && (p.restarting() || p.s.Op.Step == StepPromoted)))
 	}, []ActionKind{ActOpen}},
+	{"primary.uncover", "what is acknowledged elsewhere needs no cover of the own port", func(p *place) bool {
+		return p.isPrimary() && p.l.PortGated && !p.s.CoverPort()
+	}, []ActionKind{ActUncover}},
 	{"primary.serving", "serves", func(p *place) bool { return p.isPrimary() }, []ActionKind{ActNone}},
+
+	{"replica.sync-off", "outside the sync set: its acknowledgement must not count", func(p *place) bool {
+		return p.serverUp() && p.s.OutsideSince(p.self) > p.l.SyncOff && p.l.Frozen <= p.s.Epoch
+	}, []ActionKind{ActSyncOff}},
 
 	{"return.not-settled", "was primary; keeps every byte while no newer epoch is settled", func(p *place) bool { return p.tail() && p.s.Settled() <= p.l.Held && !p.handedOver() }, []ActionKind{ActNone}},
 	{"return.decide", "was primary: compare with the settled primary, then follow, rewind or keep out", func(p *place) bool { return p.tail() && p.l.Server.State != ServerUnknown }, []ActionKind{ActReturn}},
@@ -175,9 +241,10 @@ var rows = []Row{
 	}, []ActionKind{ActReconnect}},
 	{"replica.follow", "does not replicate from the primary with acknowledgements", func(p *place) bool {
 		sv := p.l.Server
-		return !p.l.FollowsRight || !sv.IORunning || !sv.SQLRunning || (!sv.ReplicaSync && !sv.IOConnecting) || sv.SourceSync || p.l.Followed < p.s.Epoch
+		return !p.l.FollowsRight || !sv.IORunning || !sv.SQLRunning || !p.syncRight() || sv.SourceSync || p.l.Followed < p.s.Epoch
 	}, []ActionKind{ActFollow}},
-	{"replica.unblock", "follows the new primary: the old one's traffic may pass again", func(p *place) bool { return p.l.Blocked }, []ActionKind{ActUnblock}},
+	{"replica.unblock", "follows the new primary: the old one's traffic may pass again", func(p *place) bool { return len(p.l.Blocked) > 0 }, []ActionKind{ActUnblock}},
+	{"replica.uncover", "follows the new primary: its own port is for its own readers", func(p *place) bool { return p.l.PortGated }, []ActionKind{ActUncover}},
 	{"replica.following", "follows", func(*place) bool { return true }, []ActionKind{ActNone}},
 }
 

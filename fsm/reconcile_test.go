@@ -8,7 +8,7 @@ import (
 // serving is what the primary of a steady cluster knows of itself.
 func serving(c *scene) Local {
 	return Local{Fresh: true, Held: c.s.Epoch, LeaseEpoch: c.s.Epoch, LeaseValid: true, GateOpen: true, VIPHeld: true, BarrierDone: true, Announced: true,
-		ServedIndex: c.index, Server: ServerStatus{State: ServerUp, SourceSync: true}}
+		ServedIndex: c.index, Server: ServerStatus{State: ServerUp, SourceSync: true, Acks: 1}}
 }
 
 // following is what a replica of a steady cluster knows of itself.
@@ -106,17 +106,17 @@ var rowCases = []rowCase{
 	{code: "primary.sync", name: "they do", node: "db1"},
 
 	{code: "primary.no-lease", name: "none yet", hits: true, node: "db2", make: promotedTakeover, edit: func(_ *scene, l *Local) {
-		*l = Local{Fresh: true, Server: ServerStatus{State: ServerUp, ReadOnly: true, SourceSync: true}}
+		*l = Local{Fresh: true, Server: ServerStatus{State: ServerUp, ReadOnly: true, SourceSync: true, Acks: 1}}
 	}, acts: []ActionKind{ActNone}},
 	{code: "primary.no-lease", name: "valid", node: "db1"},
 
 	{code: "primary.barrier", name: "lease, no barrier", hits: true, node: "db2", make: promotedTakeover, edit: func(c *scene, l *Local) {
-		*l = Local{Fresh: true, LeaseValid: true, LeaseEpoch: 2, Server: ServerStatus{State: ServerUp, ReadOnly: true, SourceSync: true}}
+		*l = Local{Fresh: true, LeaseValid: true, LeaseEpoch: 2, Server: ServerStatus{State: ServerUp, ReadOnly: true, SourceSync: true, Acks: 1}}
 	}, acts: []ActionKind{ActBarrier}},
 	{code: "primary.barrier", name: "acknowledged", node: "db1"},
 
 	{code: "primary.open", name: "barrier acknowledged", hits: true, node: "db2", make: promotedTakeover, edit: func(c *scene, l *Local) {
-		*l = Local{Fresh: true, Held: 2, LeaseValid: true, LeaseEpoch: 2, BarrierDone: true, Server: ServerStatus{State: ServerUp, ReadOnly: true, SourceSync: true}}
+		*l = Local{Fresh: true, Held: 2, LeaseValid: true, LeaseEpoch: 2, BarrierDone: true, Server: ServerStatus{State: ServerUp, ReadOnly: true, SourceSync: true, Acks: 1}}
 	}, acts: []ActionKind{ActOpen}},
 	{code: "primary.open", name: "the address is missing", hits: true, node: "db1", edit: func(_ *scene, l *Local) { l.VIPHeld = false }},
 	{code: "primary.open", name: "serves, and the restart that was ordered is answered", hits: true, node: "db1", make: restartingPrimary, edit: func(c *scene, l *Local) { l.ServedIndex = c.s.Op.Index - 1 }},
@@ -126,12 +126,12 @@ var rowCases = []rowCase{
 	{code: "primary.nudge", name: "nothing waits", node: "db1"},
 	{code: "primary.nudge", name: "its gate is closed", node: "db1", edit: func(_ *scene, l *Local) { l.Server.CommitsWait, l.GateOpen = true, false }},
 
-	{code: "primary.unblock", name: "serves, traffic blocked", hits: true, node: "db1", edit: func(_ *scene, l *Local) { l.Blocked = true }, acts: []ActionKind{ActUnblock}},
-	{code: "primary.unblock", name: "a barrier waits for those it blocked as a replica or when it released", hits: true, node: "db1", edit: func(_ *scene, l *Local) {
-		l.Blocked, l.BarrierDone, l.GateOpen, l.Server.ReadOnly = true, false, false, true
-	}, acts: []ActionKind{ActUnblock}},
-	{code: "primary.unblock", name: "still a replica: drain first", node: "db2", make: promotedTakeover, edit: func(c *scene, l *Local) { *l = following(c); l.Blocked = true }, acts: []ActionKind{ActStopFollow}},
-	{code: "primary.unblock", name: "nothing blocked", node: "db1"},
+	{code: "primary.block", name: "serves, traffic blocked", hits: true, node: "db1", edit: func(_ *scene, l *Local) { l.Blocked = []NodeID{"db3"} }, acts: []ActionKind{ActBlock}},
+	{code: "primary.block", name: "a barrier waits for those it blocked as a replica or when it released", hits: true, node: "db1", edit: func(_ *scene, l *Local) {
+		l.Blocked, l.BarrierDone, l.GateOpen, l.Server.ReadOnly = []NodeID{"db3"}, false, false, true
+	}, acts: []ActionKind{ActBlock}},
+	{code: "primary.block", name: "still a replica: drain first", node: "db2", make: promotedTakeover, edit: func(c *scene, l *Local) { *l = following(c); l.Blocked = []NodeID{"db3"} }, acts: []ActionKind{ActStopFollow}},
+	{code: "primary.block", name: "nothing blocked", node: "db1"},
 
 	{code: "primary.serving", name: "serves", hits: true, node: "db1", acts: []ActionKind{ActNone}},
 	{code: "primary.serving", name: "a replica does not", node: "db2"},
@@ -169,7 +169,7 @@ var rowCases = []rowCase{
 	{code: "replica.follow", name: "a new epoch, frozen for it", hits: true, node: "db3", make: promotedTakeover, edit: func(_ *scene, l *Local) { l.Frozen, l.Followed, l.FollowsRight = 2, 1, false }},
 	{code: "replica.follow", name: "follows", node: "db2"},
 
-	{code: "replica.unblock", name: "follows, traffic blocked", hits: true, node: "db2", edit: func(_ *scene, l *Local) { l.Blocked = true }, acts: []ActionKind{ActUnblock}},
+	{code: "replica.unblock", name: "follows, traffic blocked", hits: true, node: "db2", edit: func(_ *scene, l *Local) { l.Blocked = []NodeID{"db3"} }, acts: []ActionKind{ActUnblock}},
 	{code: "replica.unblock", name: "nothing blocked", node: "db2"},
 
 	{code: "replica.following", name: "follows", hits: true, node: "db2", acts: []ActionKind{ActNone}},

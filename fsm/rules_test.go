@@ -128,7 +128,7 @@ var ruleCases = []ruleCase{
 		c.lose("db1")
 		c.obs["db2"].Incarnation = "i-db2-again"
 	})},
-	{code: "primary.lost", name: "no replica acknowledges", acts: true, verdict: "primary.lost.winnable", commands: []string{}, make: func(t *testing.T) *scene {
+	{code: "primary.lost", name: "no replica acknowledges", acts: true, verdict: "failover.degraded", commands: []string{}, make: func(t *testing.T) *scene {
 		c := steady(t, append(data("db1"), witness("w1"), witness("w2"))...)
 		c.lose("db1")
 		return c

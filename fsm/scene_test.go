@@ -8,25 +8,28 @@ import (
 
 // scene is one leader's situation, built up by the tests of this package: a state, and a view whose raw reports go through Classify.
 type scene struct {
-	s          State
-	self       NodeID
-	now        Instant
-	wall       time.Time
-	index      uint64
-	obs        map[NodeID]*Observation
-	silent     map[NodeID]bool // its reports do not arrive
-	noAgent    map[NodeID]bool // nobody reaches its hbd
-	noServer   map[NodeID]bool // nobody reaches its mysqld
-	blind      NodeID          // a node that the leader itself does not reach, and the others do
-	leaseClear Instant
-	stepSince  Instant
-	answers    []Answer
-	fence      *Evidence
-	release    *Answer
-	reached    bool
-	caughtUp   []SyncMember
-	idle       time.Duration // how long the primary has said that it does not serve
-	last       Decision
+	s           State
+	self        NodeID
+	now         Instant
+	wall        time.Time
+	index       uint64
+	obs         map[NodeID]*Observation
+	silent      map[NodeID]bool // its reports do not arrive
+	noAgent     map[NodeID]bool // nobody reaches its hbd
+	noServer    map[NodeID]bool // nobody reaches its mysqld
+	blind       NodeID          // a node that the leader itself does not reach, and the others do
+	leaseClear  Instant
+	stepSince   Instant
+	answers     []Answer
+	fence       *Evidence
+	release     *Answer
+	reached     bool
+	caughtUp    []SyncMember
+	idle        time.Duration // how long the primary has said that it does not serve
+	last        Decision
+	unable      map[NodeID]Instant // since when a member cannot acknowledge
+	changeIndex uint64
+	changeSince Instant
 }
 
 var sceneWall = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -48,7 +51,7 @@ func bootstrapped(t testing.TB, members ...Member) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &scene{now: time.Hour, wall: sceneWall, obs: map[NodeID]*Observation{}, silent: map[NodeID]bool{}, noAgent: map[NodeID]bool{}, noServer: map[NodeID]bool{}}
+	c := &scene{now: time.Hour, wall: sceneWall, obs: map[NodeID]*Observation{}, silent: map[NodeID]bool{}, noAgent: map[NodeID]bool{}, noServer: map[NodeID]bool{}, unable: map[NodeID]Instant{}}
 	c.must(t, Command{Bootstrap: &Bootstrap{ClusterID: "c1", Cluster: "shop", Server: "mariadb", Members: members, Settings: settings, Primary: members[0].ID}})
 	c.self = members[len(members)-1].ID
 	c.leaseClear, c.stepSince = c.now, c.now
@@ -78,12 +81,36 @@ func steady(t testing.TB, members ...Member) *scene {
 	c := bootstrapped(t, members...)
 	c.serve(members[0].ID)
 	c.must(t, Command{Settle: &Settle{OpID: c.s.Op.ID, Epoch: 1}})
+	c.fillSet(t)
+	return c
+}
+
+// fillSet makes every other data node a counted member that acknowledges, as far as the set may go, and W what it should be.
+func (c *scene) fillSet(t testing.TB) {
+	t.Helper()
 	for _, id := range c.s.DataNodes() {
-		if id != c.s.Primary {
-			c.must(t, Command{Recount: &Recount{Epoch: 1, Node: id, Incarnation: "i-" + string(id)}})
+		if _, in := c.s.Sync.Member(id); !in && id != c.s.Primary && len(c.s.Sync.Members) < c.s.setLimit() {
+			c.must(t, Command{Grow: &Grow{Epoch: c.s.Epoch, Node: id, Incarnation: "i-" + string(id)}})
 		}
 	}
-	return c
+	c.acks(t, c.s.ackTarget())
+}
+
+// acks commits a new W, prepared and held by all members.
+func (c *scene) acks(t testing.TB, w int) {
+	t.Helper()
+	if w == c.s.Sync.Acks {
+		return
+	}
+	c.must(t, Command{Intend: &Intend{Epoch: c.s.Epoch, Kind: ChangeAcks, Acks: w}})
+	c.must(t, Command{Complete: &Complete{Epoch: c.s.Epoch, Index: c.s.Change.Index, Position: "0-1-100", Holders: c.s.Sync.Members, Gated: true}})
+}
+
+// leaves commits that a member leaves the set.
+func (c *scene) leaves(t testing.TB, id NodeID) {
+	t.Helper()
+	c.must(t, Command{Intend: &Intend{Epoch: c.s.Epoch, Kind: ChangeShrink, Node: id}})
+	c.must(t, Command{Complete: &Complete{Epoch: c.s.Epoch, Index: c.s.Change.Index, Position: "0-1-100", Holders: c.s.Sync.Members}})
 }
 
 // serve makes a node report that it serves the present epoch, for the newest order.
@@ -91,7 +118,7 @@ func (c *scene) serve(id NodeID) {
 	o := c.obs[id]
 	o.Standing, o.Serving, o.GateOpen, o.VIPHeld, o.Incarnation = StandingServing, c.s.Epoch, true, true, "i-"+string(id)
 	o.ServedIndex = c.index
-	o.Server = ServerStatus{State: ServerUp, SourceSync: true, Received: "0-1-100", Executed: "0-1-100"}
+	o.Server = ServerStatus{State: ServerUp, SourceSync: c.s.SourceAcks() > 0, Acks: c.s.SourceAcks(), Received: "0-1-100", Executed: "0-1-100"}
 }
 
 func (c *scene) apply(cmd Command) error {
@@ -153,7 +180,26 @@ func (c *scene) view() View {
 		}
 		v.Nodes = append(v.Nodes, NodeView{ID: m.ID, Obs: o, Known: true, At: c.now - age(c.silent[m.ID])})
 	}
-	return Classify(c.s, v)
+	v = Classify(c.s, v)
+	for i := range v.Nodes {
+		n := &v.Nodes[i]
+		_, in := c.s.Sync.Member(n.ID)
+		switch {
+		case !in || CannotAck(c.s, v, n.ID) == "":
+			delete(c.unable, n.ID)
+		case c.unable[n.ID] == 0:
+			c.unable[n.ID] = c.now
+		}
+		n.UnableSince = c.unable[n.ID]
+	}
+	if c.s.Change == nil || c.s.Change.Index != c.changeIndex {
+		c.changeIndex, c.changeSince = 0, c.now
+		if c.s.Change != nil {
+			c.changeIndex = c.s.Change.Index
+		}
+	}
+	v.ChangeSince = c.changeSince
+	return v
 }
 
 func age(gone bool) time.Duration {

@@ -38,6 +38,10 @@ type Settings struct {
 	RestartWindow   time.Duration     `json:"restart_window"`
 	RestartTimeout  time.Duration     `json:"restart_timeout"` // one attempt, crash recovery included
 
+	SyncMinReplicas int           `json:"sync_min_replicas"` // so many acknowledgements are never given up: writes wait instead
+	ShrinkAfter     time.Duration `json:"shrink_after"`      // a sync member that cannot acknowledge for so long leaves the set, if enough are left
+	DegradeAfter    time.Duration `json:"degrade_after"`     // with too few members left for so long fewer acknowledgements are asked for
+
 	OrderTimeout   time.Duration `json:"order_timeout"`   // one freeze, fence or release order
 	ReleaseTimeout time.Duration `json:"release_timeout"` // switchover: pause at most so long, then roll back
 	PrepareTimeout time.Duration `json:"prepare_timeout"` // switchover: candidate must be close within
@@ -59,6 +63,7 @@ func Profile(name string) (Settings, error) {
 		Ping: 100 * time.Millisecond, Election: 900 * time.Millisecond, FailAfter: 600 * time.Millisecond, AgentGrace: 300 * time.Millisecond,
 		HungAfter: 3 * time.Second, ReportMaxAge: 1500 * time.Millisecond,
 		OnServiceDown: OnServiceDownRestart, RestartAttempts: 3, RestartWindow: 10 * time.Minute, RestartTimeout: 60 * time.Second,
+		ShrinkAfter: 2 * time.Second, DegradeAfter: 10 * time.Second,
 		OrderTimeout: 3 * time.Second, ReleaseTimeout: 3 * time.Second, PrepareTimeout: 10 * time.Second,
 		PromoteTimeout: 30 * time.Second, MaxBehind: 5 * time.Second, MaxUnapplied: 20,
 	}
@@ -72,6 +77,7 @@ func Profile(name string) (Settings, error) {
 		s.Guard = 30 * time.Millisecond
 		s.Ping, s.FailAfter, s.AgentGrace = 50*time.Millisecond, 300*time.Millisecond, 200*time.Millisecond
 		s.HungAfter, s.ReportMaxAge = 1500*time.Millisecond, 800*time.Millisecond
+		s.ShrinkAfter, s.DegradeAfter = time.Second, 5*time.Second
 		return s, nil
 	default:
 		return Settings{}, fmt.Errorf("timing profile %q is not known: use lan or fast", name)
@@ -101,6 +107,9 @@ func (s Settings) Validate() error {
 	need(s.ReportMaxAge >= 2*s.Ping+s.FailAfter, "report_max_age %v must be at least two pings and fail_after: 2 x %v + %v = %v", s.ReportMaxAge, s.Ping, s.FailAfter, 2*s.Ping+s.FailAfter)
 	need(s.HungAfter > s.FailAfter, "hung_after %v must be longer than fail_after %v", s.HungAfter, s.FailAfter)
 	need(s.OnServiceDown == OnServiceDownRestart || s.OnServiceDown == OnServiceDownFailover, "on_service_down %q: use restart or failover", s.OnServiceDown)
+	need(s.SyncMinReplicas >= 0, "sync.min_replicas must not be negative, is %d", s.SyncMinReplicas)
+	need(s.ShrinkAfter >= s.FailAfter, "shrink_after %v must be at least fail_after %v", s.ShrinkAfter, s.FailAfter)
+	need(s.DegradeAfter >= s.ShrinkAfter, "sync.degrade_after %v must be at least shrink_after %v", s.DegradeAfter, s.ShrinkAfter)
 	need(s.RestartAttempts >= 1, "restart_attempts must be at least 1, is %d", s.RestartAttempts)
 	need(s.ReleaseTimeout > 0 && s.OrderTimeout > 0 && s.PrepareTimeout > 0 && s.RestartTimeout > 0, "every timeout must be positive")
 	need(s.PromoteTimeout > s.Drifted(s.Lease), "promote_timeout %v must be longer than a lease with drift %v", s.PromoteTimeout, s.Drifted(s.Lease))

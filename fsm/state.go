@@ -84,6 +84,7 @@ const (
 	WonCount      Won = "count"      // enough members of the sync set answered the freeze
 	WonSwitchover Won = "switchover" // the old primary released it
 	WonOwn        Won = "own"        // the old primary itself, with its own data
+	WonLossy      Won = "lossy"      // an operator accepted the loss of acknowledged writes
 )
 
 // EpochRecord is what the log keeps of an epoch for ever: a returning node judges by it whether its tail may be rewound.
@@ -125,6 +126,8 @@ type State struct {
 	Phase         Phase         `json:"phase"`
 	Op            *Operation    `json:"op,omitempty"`
 	Sync          SyncSet       `json:"sync"`
+	Change        *SetChange    `json:"change,omitempty"` // of the sync set, being prepared by the primary
+	Outside       []Outsider    `json:"outside"`          // data nodes whose acknowledgement must not count
 	Base          *Base         `json:"base,omitempty"`
 	Epochs        []EpochRecord `json:"epochs"`
 	LeaseMax      time.Duration `json:"lease_max"` // the longest lease that may be outstanding anywhere
@@ -191,6 +194,7 @@ func (s State) LossySince(epoch uint64) bool {
 func (s State) Clone() State {
 	s.Members = slices.Clone(s.Members)
 	s.Sync.Members = slices.Clone(s.Sync.Members)
+	s.Outside = slices.Clone(s.Outside)
 	s.Epochs = slices.Clone(s.Epochs)
 	s.Restarts = slices.Clone(s.Restarts)
 	s.Incidents = slices.Clone(s.Incidents)
@@ -205,6 +209,10 @@ func (s State) Clone() State {
 	if s.Op != nil {
 		op := s.Op.clone()
 		s.Op = &op
+	}
+	if s.Change != nil {
+		c := *s.Change
+		s.Change = &c
 	}
 	if s.Base != nil {
 		b := *s.Base

@@ -3,6 +3,7 @@ package fsm
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -42,12 +43,19 @@ type toyNode struct {
 	Served       uint64
 	Failed       uint64
 	AcceptedStep uint64
+	SyncOff      uint64
+	Prepared     uint64
+	PortGated    bool
+	Acking       bool
 	LastRow      uint64 // newest epoch row it holds
 }
 
 func newToy(t testing.TB, members ...Member) *toy {
 	w := &toy{c: bootstrapped(t, members...), nodes: map[NodeID]*toyNode{}, acted: map[string]bool{}}
 	for _, m := range members {
+		if m.Role == RoleWitness {
+			continue
+		}
 		w.nodes[m.ID] = &toyNode{Server: ServerUp, Run: 1, Fresh: true, ReadOnly: true}
 	}
 	return w
@@ -60,6 +68,7 @@ func (w *toy) clone() *toy {
 		c.obs[id] = &Observation{Node: id}
 	}
 	c.answers, c.caughtUp = slices.Clone(c.answers), nil
+	c.unable = maps.Clone(c.unable)
 	c.silent, c.noAgent, c.noServer = map[NodeID]bool{}, map[NodeID]bool{}, map[NodeID]bool{}
 	out := &toy{c: &c, nodes: map[NodeID]*toyNode{}, acted: w.acted}
 	for id, n := range w.nodes {
@@ -100,6 +109,18 @@ func (w *toy) key(t testing.TB) string {
 	return string(data)
 }
 
+// confirmed is whom every node knows to have switched off its acknowledgements, since it is outside.
+func (w *toy) confirmed() []NodeID {
+	var out []NodeID
+	for id, n := range w.nodes {
+		if since := w.c.s.OutsideSince(id); since > 0 && n.SyncOff >= since && n.Down == 0 {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 func flag01(b bool) uint64 {
 	if b {
 		return 1
@@ -137,8 +158,9 @@ func (w *toy) local(id NodeID) Local {
 	p := w.nodes[s.Primary]
 	return Local{Fresh: n.Fresh, Held: n.Held, Followed: n.Followed, Frozen: n.Frozen, ReleasedOp: n.ReleasedOp, LeaseEpoch: s.Epoch, LeaseValid: w.lease(id),
 		GateOpen: n.Gate, VIPHeld: n.VIP, OtherServes: s.Primary != id && p != nil && p.Gate, BarrierDone: w.barrierDone(id), Announced: n.VIP, ServedIndex: n.Served,
-		FailedIndex: n.Failed, FollowsRight: n.Source != "" && n.Source == s.Primary, Blocked: len(n.Blocked) > 0,
-		Server: ServerStatus{State: n.Server, ReadOnly: n.ReadOnly, HasReplication: n.Source != "", IORunning: n.IO, SQLRunning: n.Source != "", ReplicaSync: n.IO, SourceSync: n.SourceSync}}
+		FailedIndex: n.Failed, FollowsRight: n.Source != "" && n.Source == s.Primary, Blocked: n.Blocked, Confirmed: w.confirmed(), SyncOff: n.SyncOff, Prepared: n.Prepared, PortGated: n.PortGated,
+		Server: ServerStatus{State: n.Server, ReadOnly: n.ReadOnly, HasReplication: n.Source != "", IORunning: n.IO, SQLRunning: n.Source != "", ReplicaSync: n.IO && n.Acking, ReplicaSyncSet: n.Acking,
+			SourceSync: n.SourceSync, Acks: int(flag01(n.SourceSync))}}
 }
 
 // round is one second of a world: the nodes do what their table says, the leader what its own says.
@@ -189,9 +211,21 @@ func (w *toy) do(id NodeID, a Action) {
 		n.Source, n.IO = "", false
 	case ActSourceSync:
 		n.SourceSync = true
+	case ActAsync:
+		n.SourceSync = false
+	case ActCoverPort:
+		n.PortGated = true
+	case ActUncover:
+		n.PortGated = false
+	case ActBlock:
+		n.Blocked = WantBlocked(w.c.s, w.confirmed())
+	case ActPrepare:
+		n.Prepared = w.c.s.Change.Index
+	case ActSyncOff:
+		n.Acking, n.SyncOff = false, w.c.s.OutsideSince(id)
 	case ActBarrier:
 		n.Held, n.LastRow = max(n.Held, a.Epoch), a.Epoch
-		if slices.ContainsFunc(w.c.s.DataNodes(), func(o NodeID) bool { return w.nodes[o].Source == id && w.connected(o) }) || len(w.nodes) == 1 {
+		if !n.SourceSync || slices.ContainsFunc(w.c.s.DataNodes(), func(o NodeID) bool { return w.nodes[o].Source == id && w.nodes[o].Acking && w.connected(o) }) {
 			n.Barrier, n.BarrierRun = a.Epoch, n.Run
 		}
 	case ActOpen:
@@ -221,5 +255,9 @@ func (w *toy) follow(id NodeID, a Action) {
 		n.Followed, n.Whole, n.WholeRun = a.Epoch, a.Epoch, n.Run
 	}
 	n.Source, n.IO, n.SourceSync, n.ReadOnly = a.Target, true, false, true
+	_, n.Acking = w.c.s.Sync.Member(id)
+	if n.Acking {
+		n.SyncOff = 0
+	}
 	n.Blocked = slices.DeleteFunc(n.Blocked, func(o NodeID) bool { return o == a.Target })
 }

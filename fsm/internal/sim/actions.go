@@ -24,7 +24,7 @@ func (n *node) effect(a fsm.Action) {
 	case fsm.ActStopFollow:
 		n.stopFollow()
 	case fsm.ActSourceSync:
-		v.sourceSync = v.up()
+		v.sourceSync, v.acks = v.up(), n.state().SourceAcks()
 	case fsm.ActBarrier:
 		n.barrier(a)
 	case fsm.ActOpen:
@@ -40,6 +40,8 @@ func (n *node) effect(a fsm.Action) {
 			n.waitsSince = n.clock()
 			v.write(0)
 		}
+	case fsm.ActBlock, fsm.ActCoverPort, fsm.ActUncover, fsm.ActPrepare, fsm.ActAsync, fsm.ActSyncOff:
+		n.changeSet(a)
 	case fsm.ActReconnect: // the model's IO thread does not wait before it tries again
 	case fsm.ActNone:
 	}
@@ -47,6 +49,11 @@ func (n *node) effect(a fsm.Action) {
 
 // selfFence: read-only is enough when no commit waits; else only SIGKILL keeps the waiters from being told success.
 func (n *node) selfFence() {
+	if n.w.cfg.Controls.SemiSyncOffInFence && n.sv.state == fsm.ServerUp {
+		n.sv.async()
+		n.sv.readOnly = true
+		return
+	}
 	if n.sv.waiting() > 0 || n.sv.state == fsm.ServerHung {
 		n.w.say(n, "self-fence: mysqld killed with %d waiting", n.sv.waiting())
 		n.sv.crash()
@@ -73,16 +80,16 @@ func (n *node) holds() bool {
 }
 
 func (n *node) contains(position string) bool {
-	return holds(n.sv.position(len(n.sv.log)), position)
+	return n.w.holds(n.sv.position(len(n.sv.log)), position)
 }
 
 // holds tells whether one position holds another.
-func holds(has, wants string) bool {
-	a, err := gtid.Parse(gtid.MariaDB, has)
+func (w *World) holds(has, wants string) bool {
+	a, err := gtid.Parse(gtid.Flavor(w.cfg.Server), has)
 	if err != nil {
 		return false
 	}
-	b, err := gtid.Parse(gtid.MariaDB, wants)
+	b, err := gtid.Parse(gtid.Flavor(w.cfg.Server), wants)
 	return err == nil && a.Contains(b)
 }
 
@@ -105,7 +112,7 @@ func (n *node) stopFollow() {
 		n.reportOnce("named primary without %s: has %s", n.state().Op.Position, v.position(len(v.log)))
 		return
 	}
-	v.hasReplication, v.source, v.replicaSync = false, nil, false
+	v.hasReplication, v.source, v.replicaSync, v.syncSet = false, nil, false, false
 }
 
 func (n *node) reportOnce(format string, args ...any) {
@@ -118,7 +125,7 @@ func (n *node) reportOnce(format string, args ...any) {
 // barrier writes down that this node may hold the epoch, then the epoch's first transaction. A barrier that is under way is only waited for.
 func (n *node) barrier(a fsm.Action) {
 	v := &n.sv
-	if !v.up() || !v.sourceSync || v.hasReplication || !n.holds() || n.state().Epoch != a.Epoch || n.state().Primary != n.id {
+	if !v.up() || !n.enforced() || v.hasReplication || !n.holds() || n.state().Epoch != a.Epoch || n.state().Primary != n.id {
 		return
 	}
 	if v.barrierEpoch == a.Epoch && v.barrierRun == v.run {
@@ -134,7 +141,7 @@ func (n *node) open(a fsm.Action) {
 	v := &n.sv
 	right := func() bool {
 		s := n.state()
-		return v.up() && !v.hasReplication && v.sourceSync && n.leaseValid() && n.leaseEpoch == s.Epoch && s.Primary == n.id && n.allowed(a)
+		return v.up() && !v.hasReplication && n.enforced() && n.leaseValid() && n.leaseEpoch == s.Epoch && s.Primary == n.id && n.allowed(a)
 	}
 	if !right() || !n.barrierDone(a.Epoch) {
 		return
@@ -186,7 +193,12 @@ func (n *node) attach(target *node) {
 		n.w.say(n, "follows %s from %d", target.id, len(v.log))
 	}
 	delete(v.blocked, target)
-	v.hasReplication, v.source, v.io, v.replicaSync, v.sourceSync, v.readOnly = true, target, true, true, false, true
+	_, in := n.state().Sync.Member(n.id)
+	in = in || n.w.cfg.Controls.AckOutside
+	if in {
+		n.syncOff = 0
+	}
+	v.hasReplication, v.source, v.io, v.syncSet, v.replicaSync, v.sourceSync, v.readOnly = true, target, true, in, in, false, true
 	v.ioRun++
 }
 
@@ -213,7 +225,7 @@ func (n *node) comeBack(a fsm.Action) {
 	if target == nil || target == n || !target.sv.up() || !n.w.linked(n, target) || v.broken {
 		return
 	}
-	settled := n.state().Settled() > n.held
+	settled := n.state().Settled() > n.held || n.w.cfg.Controls.RewindEarly
 	same := common(v.log, target.sv.log)
 	switch {
 	case same == len(v.log):

@@ -46,10 +46,16 @@ type node struct {
 	waitsAt      int           // with so much acknowledged
 	lastReported string
 
+	syncOff    uint64 // index of its leaving the sync set since which its semi-sync was seen off
+	prepared   uint64 // index of the change of the sync set that it has prepared
+	preparedAt string
+	heardOff   map[*node]uint64 // what the others say of their semi-sync
+
 	// What the kernel keeps.
-	gateOpen bool
-	gateEnd  time.Duration // on its clock
-	vipHeld  bool
+	portGated bool
+	gateOpen  bool
+	gateEnd   time.Duration // on its clock
+	vipHeld   bool
 }
 
 type sight struct{ agent, server time.Duration }
@@ -78,6 +84,7 @@ func (n *node) startAgent() {
 	n.leaseEpoch, n.leaseEnd, n.leaseFloor = 0, 0, n.clock()
 	n.otherClaims, n.announced, n.servedIndex, n.failedIndex, n.busy = false, false, 0, 0, false
 	n.applied = max(0, n.applied-n.w.rng.IntN(4))
+	n.syncOff, n.prepared, n.preparedAt, n.heardOff = 0, 0, "", map[*node]uint64{}
 	n.sights = map[*node]*sight{}
 	for _, o := range n.w.nodes {
 		n.sights[o] = &sight{n.clock(), n.clock()}
@@ -105,6 +112,7 @@ func (n *node) startKernelAndServer() {
 	n.w.every(8*ms, n.sv.replicate)
 	n.w.every(6*ms, n.sv.applyRelay)
 	n.w.every(15*ms, n.sv.client)
+	n.w.every(40*ms, n.sv.direct)
 }
 
 func (n *node) applyUpTo(index int) {
@@ -135,6 +143,9 @@ func (n *node) ping() {
 	if to := n.hint; to != nil {
 		n.w.send(n, to, func() { to.report(obs) })
 	}
+	for _, o := range n.w.nodes {
+		n.w.send(n, o, func() { o.heardOff[n] = obs.SyncOff })
+	}
 }
 
 func (n *node) observe() fsm.Observation {
@@ -154,7 +165,8 @@ func (n *node) observe() fsm.Observation {
 	o.Server.Lag, o.Server.Received, o.Server.Executed = &lag, n.sv.position(len(n.sv.log)), n.sv.position(n.sv.done)
 	o.Held, o.Whole = n.own(), n.whole()
 	o.ServedIndex, o.FailedIndex, o.GateOpen, o.VIPHeld = n.servedIndex, n.failedIndex, l.GateOpen, l.VIPHeld
-	if l.FollowsRight && l.Server.IORunning && l.Server.ReplicaSync {
+	o.Prepared, o.PreparedAt, o.PortGated, o.SyncOff, o.Server.LastEpoch = n.prepared, n.preparedAt, n.portGated, n.syncOff, n.sv.lastEpoch()
+	if _, in := s.Sync.Member(n.id); l.FollowsRight && l.Server.IORunning && !l.Server.IOConnecting && l.Server.ReplicaSync == in {
 		o.Standing = fsm.StandingReplica
 	}
 	if s.Primary == n.id && n.gateLive() && l.BarrierDone {
@@ -171,15 +183,36 @@ func (n *node) local() fsm.Local {
 	v := &n.sv
 	l := fsm.Local{Fresh: n.fresh, Held: n.held, Followed: n.followed, Frozen: n.frozen, ReleasedOp: n.releasedOp, LeaseEpoch: n.leaseEpoch,
 		LeaseValid: n.leaseValid(), GateOpen: n.gateLive(), VIPHeld: n.vipHeld, OtherClaims: n.otherClaims, Announced: n.announced, ServedIndex: n.servedIndex,
-		FailedIndex: n.failedIndex, Blocked: len(v.blocked) > 0, FollowsRight: v.hasReplication && v.source != nil && v.source.id == s.Primary}
+		FailedIndex: n.failedIndex, Blocked: n.blocks(), Confirmed: n.confirmed(), SyncOff: n.syncOff, Prepared: n.prepared, PortGated: n.portGated, FollowsRight: v.hasReplication && v.source != nil && v.source.id == s.Primary}
 	l.BarrierDone = n.barrierDone(s.Epoch)
 	if p := n.w.node(s.Primary); p != nil {
 		l.SourceUp = p.sv.up() && n.w.linked(n, p)
 	}
 	l.Server = fsm.ServerStatus{State: n.serverState(), ReadOnly: v.readOnly, HasReplication: v.hasReplication, IORunning: v.io, SQLRunning: v.hasReplication,
-		ReplicaSync: v.replicaSync, SourceSync: v.sourceSync, Waiting: v.waiting(), CommitsWait: n.commitsWait()}
+		ReplicaSync: v.replicaSync, ReplicaSyncSet: v.syncSet, SourceSync: v.sourceSync, Acks: v.acks, Waiting: v.waiting(), CommitsWait: n.commitsWait()}
 	l.Server.IOConnecting = v.io && v.source != nil && !v.connected(v.source)
 	return l
+}
+
+// confirmed is whom this node has heard to have switched off its acknowledgements, since it is outside the set.
+func (n *node) confirmed() []fsm.NodeID {
+	var out []fsm.NodeID
+	for _, o := range n.w.nodes {
+		if since := n.state().OutsideSince(o.id); since > 0 && n.heardOff[o] >= since || n.w.cfg.Controls.Unblocked {
+			out = append(out, o.id)
+		}
+	}
+	return out
+}
+
+func (n *node) blocks() []fsm.NodeID {
+	var out []fsm.NodeID
+	for _, o := range n.w.nodes {
+		if n.sv.blocked[o] {
+			out = append(out, o.id)
+		}
+	}
+	return out
 }
 
 // own is the epoch whose primary this node was, while its data is still its own.

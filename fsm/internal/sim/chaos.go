@@ -35,6 +35,9 @@ func faults() []fault {
 		{"power-loss", 3, (*World).powerLoss},
 		{"late-repair", 3, (*World).lateRepair},
 		{"double-crash", 3, (*World).doubleCrash},
+		{"replica-host", 3, (*World).replicaHostDies},
+		{"all-replicas", 2, (*World).allReplicasDie},
+		{"lonely", 2, (*World).lonely},
 		{"loss", 2, func(w *World) { w.loss, w.slow = w.rng.Float64()*0.2, w.rng.Float64()*0.2 }},
 	}
 }
@@ -144,7 +147,7 @@ func (n *node) crashHost(d time.Duration) {
 	n.w.say(n, "host dies for %v", d)
 	n.stopAgent()
 	n.sv.crash()
-	n.hostUp, n.gateOpen, n.vipHeld, n.frozenUntil = false, false, false, 0
+	n.hostUp, n.gateOpen, n.portGated, n.vipHeld, n.frozenUntil = false, false, false, false, 0
 	clear(n.sv.blocked)
 	n.w.after(d, n.boot)
 }

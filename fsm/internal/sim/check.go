@@ -81,6 +81,9 @@ func (w *World) unhealthy() string {
 	no(s.Op == nil, "operation %+v", s.Op)
 	no(s.Phase == fsm.PhaseSteady, "phase %s", s.Phase)
 	no(s.Base == nil, "base %+v", s.Base)
+	no(s.Change == nil, "change %+v", s.Change)
+	acks, members := w.wanted()
+	no(s.Sync.Acks == acks && len(s.Sync.Members) == members, "sync set %+v", s.Sync)
 	p := w.node(s.Primary)
 	if p == nil {
 		return strings.Join(append(why, "no primary"), "; ")
@@ -91,11 +94,20 @@ func (w *World) unhealthy() string {
 		if !n.data || n == p {
 			continue
 		}
-		m, _ := s.Sync.Member(n.id)
+		m, in := s.Sync.Member(n.id)
 		no(n.sv.up() && n.sv.source == p && n.sv.io, "%s does not follow %s: %+v", n.id, p.id, n.local())
-		no(m.Incarnation == n.sv.incarnation(), "%s does not count: %q, is %q", n.id, m.Incarnation, n.sv.incarnation())
+		no(!in || m.Incarnation == n.sv.incarnation(), "%s does not count: %q, is %q", n.id, m.Incarnation, n.sv.incarnation())
 	}
 	return strings.Join(why, "; ")
+}
+
+// wanted is W and |S| of a healthy cluster.
+func (w *World) wanted() (acks, members int) {
+	acks = 1
+	if w.cfg.Server == "mysql" {
+		acks = max(1, (w.cfg.Data-1)/2)
+	}
+	return acks, min(2*acks, w.cfg.Data-1)
 }
 
 func (w *World) chainIsOn(v *server) bool { return common(v.log, w.chain) == len(w.chain) }

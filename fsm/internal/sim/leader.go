@@ -27,6 +27,9 @@ type leader struct {
 	pending []*proposal
 	until   time.Duration // true time after which the outcome of what is pending counts as unknown
 	caught  map[fsm.NodeID]*catching
+	unable  map[fsm.NodeID]time.Duration // since when a member cannot acknowledge
+	change  uint64                       // index of the change of the set that is prepared ...
+	changed time.Duration                // ... and since when it has been seen
 }
 
 type asked struct {
@@ -46,7 +49,7 @@ type catching struct {
 
 func (n *node) takeOffice(term int) {
 	n.term = max(n.term, term)
-	l := &leader{term: term, office: n.clock(), heard: n.w.now, views: map[fsm.NodeID]fsm.NodeView{}, asked: map[asked]time.Duration{}, caught: map[fsm.NodeID]*catching{}}
+	l := &leader{term: term, office: n.clock(), heard: n.w.now, views: map[fsm.NodeID]fsm.NodeView{}, asked: map[asked]time.Duration{}, caught: map[fsm.NodeID]*catching{}, unable: map[fsm.NodeID]time.Duration{}}
 	n.lead, n.hint, n.fresh = l, n, true
 	n.loopAsLeader(l)
 }
@@ -84,7 +87,7 @@ func (n *node) report(o fsm.Observation) {
 		return a.Node == o.Node && a.Incarnation != o.Incarnation && a.Held == 0
 	})
 	if c := l.caught[o.Node]; c != nil && c.known && c.incarnation == o.Incarnation && o.Standing == fsm.StandingReplica {
-		c.done = c.done || holds(o.Server.Received, c.position)
+		c.done = c.done || n.w.holds(o.Server.Received, c.position)
 	}
 }
 
@@ -145,7 +148,29 @@ func (n *node) view(l *leader) fsm.View {
 	if n.w.cfg.Controls.SkipFence && s.Op != nil && s.Op.Step == fsm.StepBegun {
 		v.Fence = &fsm.Evidence{Kind: fsm.EvidenceAgent, Node: s.Op.From, Detail: "not true"}
 	}
-	return fsm.Classify(s, v)
+	return n.ageSet(l, s, fsm.Classify(s, v))
+}
+
+// ageSet adds how long members of the set have been unable, and a change of it under way.
+func (n *node) ageSet(l *leader, s fsm.State, v fsm.View) fsm.View {
+	for i := range v.Nodes {
+		id := v.Nodes[i].ID
+		if _, in := s.Sync.Member(id); !in || fsm.CannotAck(s, v, id) == "" {
+			delete(l.unable, id)
+		} else if l.unable[id] == 0 {
+			l.unable[id] = n.clock()
+		}
+		v.Nodes[i].UnableSince = l.unable[id]
+	}
+	index := uint64(0)
+	if s.Change != nil {
+		index = s.Change.Index
+	}
+	if index != l.change {
+		l.change, l.changed = index, n.clock()
+	}
+	v.ChangeSince = l.changed
+	return v
 }
 
 // leadOnce gathers, decides, proposes and orders. With something proposed it waits for the outcome first.
@@ -158,6 +183,7 @@ func (n *node) leadOnce(l *leader) {
 	l.turn(n)
 	n.seeWhoCatchesUp(l)
 	d := fsm.Decide(n.state(), n.view(l))
+	n.w.cfg.Controls.breakDecision(n, &d)
 	for _, c := range d.Commands {
 		l.ending = l.ending || c.Begin != nil || c.Release != nil
 		l.pending = append(l.pending, n.w.propose(n, l.term, c))
@@ -183,17 +209,17 @@ func (n *node) leadOnce(l *leader) {
 // incarnation had acknowledged.
 func (n *node) seeWhoCatchesUp(l *leader) {
 	s := n.state()
-	for _, m := range s.Sync.Members {
-		nv, ok := l.views[m.Node]
+	for _, id := range s.DataNodes() {
+		nv, ok := l.views[id]
 		inc := nv.Obs.Incarnation
-		if !ok || s.Primary == "" || inc == "" || inc == m.Incarnation {
-			delete(l.caught, m.Node)
+		if m, in := s.Sync.Member(id); !ok || s.Primary == "" || id == s.Primary || inc == "" || in && inc == m.Incarnation {
+			delete(l.caught, id)
 			continue
 		}
-		c := l.caught[m.Node]
+		c := l.caught[id]
 		if c == nil || c.incarnation != inc {
 			c = &catching{incarnation: inc, epoch: s.Epoch}
-			l.caught[m.Node] = c
+			l.caught[id] = c
 		}
 		if c.known || !n.w.chance(0.3) {
 			continue

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/highbase/highbase/fsm"
 )
@@ -24,7 +25,10 @@ type server struct {
 	done           int
 	readOnly       bool
 	sourceSync     bool
-	replicaSync    bool
+	acks           int // as a source it waits for so many
+	acked          map[*node]int
+	syncSet        bool // semi-sync enabled as a replica: the setting
+	replicaSync    bool // ... and in force since the IO thread started
 	hasReplication bool
 	source         *node
 	io             bool
@@ -46,7 +50,8 @@ func (v *server) crash() {
 	if v.state == fsm.ServerDown {
 		return
 	}
-	v.state, v.io, v.sourceSync, v.replicaSync, v.readOnly = fsm.ServerDown, false, false, false, true
+	v.state, v.io, v.sourceSync, v.replicaSync, v.syncSet, v.readOnly = fsm.ServerDown, false, false, false, false, true
+	v.acked = map[*node]int{}
 	v.ioRun++
 	if v.hasReplication {
 		v.log = slices.Clip(v.log[:v.done])
@@ -81,7 +86,31 @@ func (v *server) position(n int) string {
 	if n == 0 {
 		return ""
 	}
+	if v.n.w.cfg.Server == "mysql" {
+		return gtidSet(v.log[:n])
+	}
 	return fmt.Sprintf("0-%d-%d", v.log[n-1].server, n)
+}
+
+// gtidSet is MySQL's form: of every server the numbers it wrote. A transaction's number is its place.
+func gtidSet(log []*tx) string {
+	runs := map[int]string{}
+	highest := 0
+	for i := 0; i < len(log); {
+		from, by := i+1, log[i].server
+		for i < len(log) && log[i].server == by {
+			i++
+		}
+		runs[by] += fmt.Sprintf(":%d-%d", from, i)
+		highest = max(highest, by)
+	}
+	var parts []string
+	for by := range highest + 1 {
+		if runs[by] != "" {
+			parts = append(parts, fmt.Sprintf("00000000-0000-0000-0000-%012d%s", by, runs[by]))
+		}
+	}
+	return strings.Join(parts, ",")
 }
 
 func (v *server) lastEpoch() uint64 {
@@ -106,6 +135,25 @@ func (v *server) acknowledged(n int) {
 		v.done = n
 		v.n.w.require(v, "acknowledged")
 	}
+}
+
+// hears notes that a replica has received the first n transactions, and releases whoever waited for no more than that.
+func (v *server) hears(from *node, n int) {
+	v.acked[from] = max(v.acked[from], n)
+	var all []int
+	for _, had := range v.acked {
+		all = append(all, had)
+	}
+	slices.Sort(all)
+	if v.sourceSync && len(all) >= v.acks {
+		v.acknowledged(min(all[len(all)-v.acks], len(v.log)))
+	}
+}
+
+// async lets commits wait for nobody: whoever waits is told success.
+func (v *server) async() {
+	v.sourceSync = false
+	v.acknowledged(len(v.log))
 }
 
 // common is how much two logs have in common.
@@ -142,7 +190,7 @@ func (v *server) replicate() {
 			received := min(len(v.log), len(sent))
 			v.n.w.after(v.n.w.delayOnWire(), func() {
 				if src.sv.up() && src.sv.run == run && v.connected(src) {
-					src.sv.acknowledged(received)
+					src.sv.hears(v.n, received)
 				}
 			})
 		}
@@ -157,6 +205,13 @@ func (v *server) connected(src *node) bool {
 func (v *server) applyRelay() {
 	if v.up() && v.hasReplication && !v.stalled && v.done < len(v.log) {
 		v.done = min(len(v.log), v.done+1+v.n.w.rng.IntN(5))
+	}
+}
+
+// direct is a client of the host's own address: no lease stands in its way, unless the gate covers that port too.
+func (v *server) direct() {
+	if v.up() && !v.readOnly && !v.hasReplication && v.waiting() < 20 && (!v.n.portGated || v.n.gateLive()) {
+		v.write(0)
 	}
 }
 

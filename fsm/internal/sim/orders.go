@@ -45,7 +45,7 @@ func (n *node) obey(o fsm.Order, from *node) {
 		n.release(o, answer)
 	case fsm.OrderAwait:
 		// Applied, not only received: what is merely received a crash forgets.
-		n.poll(o, 100, func() bool { return holds(n.sv.position(n.sv.done), o.Position) }, func() { answer(reply{reached: true}) })
+		n.poll(o, 100, func() bool { return n.w.holds(n.sv.position(n.sv.done), o.Position) }, func() { answer(reply{reached: true}) })
 	}
 }
 
@@ -85,6 +85,7 @@ func (n *node) freeze(o fsm.Order, answer func(reply)) {
 			}
 			n.w.say(n, "frozen for epoch %d at %s, held %d", o.Epoch, a.Received, a.Held)
 			answer(reply{answer: &a})
+			n.undoFreeze(o)
 		})
 	})
 }
@@ -126,6 +127,7 @@ func (n *node) release(o fsm.Order, answer func(reply)) {
 				n.releasedOp = o.OpID
 				n.w.say(n, "releases epoch %d at %s", o.Epoch, a.Received)
 				answer(reply{answer: &a})
+				n.rollBackAlone(o)
 			})
 		})
 	})

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/highbase/highbase/fsm"
@@ -112,6 +113,9 @@ func (w *World) commit(by *node, cmd fsm.Command) {
 		w.fail("applying %s: %v", cmd.Name(), err)
 		return
 	}
+	if w.cfg.Controls.DropBase && err == nil && cmd.Promote != nil {
+		next.Base = nil
+	}
 	r.states = append(r.states, next)
 	if err != nil {
 		w.say(nil, "log %d: %s %v", r.length(), cmd.Name(), err)
@@ -142,6 +146,14 @@ func describe(c fsm.Command) string {
 		return "fence by " + string(c.Fence.Evidence.Kind)
 	case c.Promote != nil:
 		return "promote " + string(c.Promote.To) + " by " + string(c.Promote.Won) + " at " + c.Promote.Position
+	case c.Grow != nil:
+		return "grow " + string(c.Grow.Node)
+	case c.Intend != nil:
+		return fmt.Sprintf("intend %s %s acks %d: %s", c.Intend.Kind, c.Intend.Node, c.Intend.Acks, c.Intend.Cause)
+	case c.Complete != nil:
+		return fmt.Sprintf("complete %d at %s held by %v", c.Complete.Index, c.Complete.Position, c.Complete.Holders)
+	case c.Abandon != nil:
+		return "abandon: " + c.Abandon.Reason
 	case c.Recount != nil:
 		return "recount " + string(c.Recount.Node) + " " + c.Recount.Incarnation
 	case c.Rollback != nil:

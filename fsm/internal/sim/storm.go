@@ -78,6 +78,39 @@ func (w *World) doubleCrash() {
 	})
 }
 
+// replicaHostDies loses a replica for as long as it takes the set to do without it, and soon after the primary.
+func (w *World) replicaHostDies() {
+	p := w.primaryOrAny()
+	w.replicas(p)[0].crashHost(w.between(2*time.Second, 6*time.Second))
+	w.after(w.between(500*ms, 3*time.Second), func() { p.crashHost(w.between(300*ms, 4*time.Second)) })
+}
+
+// allReplicasDie leaves the primary alone for as long as it takes to give up acknowledgements. They come back one after the other, and the primary
+// dies about then.
+func (w *World) allReplicasDie() {
+	p := w.primaryOrAny()
+	for _, o := range w.replicas(p) {
+		o.crashHost(w.between(2500*ms, 5*time.Second))
+	}
+	w.after(w.between(2*time.Second, 6*time.Second), func() { p.crashHost(w.between(2*time.Second, 6*time.Second)) })
+}
+
+// lonely cuts the daemon of one replica off, while its mysqld still reaches the primary: the leader misses it, the primary's mysqld does not.
+func (w *World) lonely() {
+	p := w.primaryOrAny()
+	o := w.replicas(p)[0]
+	o.stopAgent()
+	w.say(o, "hbd dies, mysqld lives on")
+	w.after(w.between(time.Second, 4*time.Second), func() {
+		p.crashHost(w.between(2*time.Second, 5*time.Second))
+		w.after(w.between(0, 500*ms), func() {
+			if o.hostUp && !o.hbdUp {
+				o.startAgent()
+			}
+		})
+	})
+}
+
 // whenServing waits until a node's gate is open again, for a while.
 func (n *node) whenServing(patience time.Duration, then func()) {
 	if patience <= 0 {

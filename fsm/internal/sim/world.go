@@ -16,6 +16,19 @@ type Controls struct {
 	SkipEpochCheck      bool // executors take orders and actions of any age
 	CountAnyIncarnation bool // a node that forgot what it had acknowledged says it is still the same
 	SkipBarrier         bool // the gate opens before the barrier is acknowledged
+	AckOutside          bool // a replica outside the set acknowledges: the set grows after its acknowledgement counts
+	ShrinkFirst         bool // a shrink is committed before the leaving member's acknowledgements are stopped
+	ShrinkNoWait        bool // a shrink is committed without waiting until the others hold everything
+	Unblocked           bool // a member that has left may connect although it has not switched off its acknowledgements
+	RaiseFirst          bool // more acknowledgements are promised before mysqld waits for them
+	LowerFirst          bool // mysqld waits for fewer acknowledgements before that is in the log
+	FewerAnswers        bool // one answer to the freeze is made up
+	DropBase            bool // promote replaces the set at once
+	FreezeUndone        bool // a repair starts replication again after the freeze was answered
+	LocalRollback       bool // a released primary takes its role back by itself
+	LateAsync           bool // an action decided from an older state of the same epoch takes effect
+	RewindEarly         bool // a former primary rewinds although no newer epoch is settled
+	SemiSyncOffInFence  bool // a fence switches semi-sync off, which tells waiters success
 }
 
 // Config is one run.
@@ -23,6 +36,7 @@ type Config struct {
 	Seed      uint64
 	Data      int           // nodes with a database
 	Witnesses int           // nodes with a vote only
+	Server    string        // "mariadb" (default), or "mysql", which can wait for more than one acknowledgement
 	Chaos     time.Duration // how long faults are injected, in model time
 	Heal      time.Duration // within this a healed cluster must serve again, in model time; 0: it need not
 	Focus     string        // name of a fault that strikes more often than the others, "" for none
@@ -91,6 +105,9 @@ const ms = time.Millisecond
 
 // Run plays one seed: a healthy cluster, then faults, then peace.
 func Run(cfg Config) Result {
+	if cfg.Server == "" {
+		cfg.Server = "mariadb"
+	}
 	w := &World{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x68626173)), res: Result{Seed: cfg.Seed, Won: map[fsm.Won]int{}}}
 	w.build()
 	w.until(3*time.Second, nil)
@@ -203,6 +220,7 @@ func settings() fsm.Settings {
 	if err != nil {
 		panic(err) // the default profile exists: a test of fsm says so
 	}
+	s.ShrinkAfter, s.DegradeAfter = 700*ms, 1500*ms
 	s.HungAfter, s.RestartTimeout, s.RestartWindow = time.Second, 4*time.Second, 8*time.Second
 	s.PromoteTimeout, s.PrepareTimeout, s.ReleaseTimeout, s.OrderTimeout = 5*time.Second, 2*time.Second, 1500*ms, 2*time.Second
 	return s
@@ -216,7 +234,7 @@ func (w *World) build() {
 		if !n.data {
 			n.id, role = fsm.NodeID(fmt.Sprintf("w%d", i+1-w.cfg.Data)), fsm.RoleWitness
 		}
-		n.sv = server{n: n, state: fsm.ServerUp, run: 1, readOnly: true, blocked: map[*node]bool{}}
+		n.sv = server{n: n, state: fsm.ServerUp, run: 1, readOnly: true, blocked: map[*node]bool{}, acked: map[*node]int{}}
 		w.nodes = append(w.nodes, n)
 		members = append(members, fsm.Member{ID: n.id, Role: role, Priority: 100})
 	}
@@ -225,7 +243,7 @@ func (w *World) build() {
 		w.cut[i] = make([]bool, len(w.nodes))
 	}
 	w.raft.states = []fsm.State{{}}
-	w.commit(nil, fsm.Command{Bootstrap: &fsm.Bootstrap{ClusterID: "sim", Cluster: "sim", Server: "mariadb", Members: members, Settings: settings(), Primary: w.nodes[0].id}})
+	w.commit(nil, fsm.Command{Bootstrap: &fsm.Bootstrap{ClusterID: "sim", Cluster: "sim", Server: w.cfg.Server, Members: members, Settings: settings(), Primary: w.nodes[0].id}})
 	for _, n := range w.nodes {
 		n.startAgent()
 		n.startKernelAndServer()
