@@ -206,7 +206,7 @@ func (a address) OnForeignClaim(f func(netip.Addr)) {
 	a.claimed = f
 }
 
-// Destroy is for a clean stop, after the address was given up.
+// Destroy is for a clean stop, after the address was given up. Blocks and a gated port stay.
 func (a address) Destroy(ctx context.Context) error {
 	if err := a.enter(ctx, "Destroy"); err != nil {
 		return err
@@ -215,7 +215,6 @@ func (a address) Destroy(ctx context.Context) error {
 	if a.held || a.gate > now() {
 		a.w.breach("%s: leaves the host with the address or an open gate", a.id)
 	}
-	clear(a.blocked)
 	return nil
 }
 

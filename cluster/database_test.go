@@ -103,7 +103,7 @@ func (h *host) SourceSync(ctx context.Context, acks int) error {
 }
 
 // Follow applies what it received before it leaves a source. What it has and the new source lacks would be lost, or split the history.
-func (h *host) Follow(ctx context.Context, address string, port uint16) error {
+func (h *host) Follow(ctx context.Context, address string, port uint16, sync bool) error {
 	if err := h.ask(ctx, "Follow"); err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (h *host) Follow(ctx context.Context, address string, port uint16) error {
 		return errors.New("not drained")
 	}
 	h.log, h.relay = append(h.log, h.relay...), nil
-	h.source, h.io, h.sql, h.ack, h.acks, h.mode = a, true, true, true, 0, modeReadOnly
+	h.source, h.io, h.sql, h.ack, h.acks, h.mode = a, true, true, sync, 0, modeReadOnly
 	h.receiver++
 	return nil
 }

@@ -51,6 +51,7 @@ type host struct {
 	held      bool
 	insists   bool
 	blocked   map[netip.Addr]bool
+	portGated bool
 	claimed   func(netip.Addr)
 	opened    int
 	announced int
@@ -175,11 +176,13 @@ type news struct {
 	mode        string
 	source      netip.Addr
 	io, sql, on bool
+	ack         bool
+	acks        int
 }
 
 // changed tells whether there is news since it was last asked. mu is held.
 func (h *host) changed() bool {
-	n := news{h.state, h.run, h.mode, h.source, h.io, h.sql, h.w.connected(h) != nil}
+	n := news{h.state, h.run, h.mode, h.source, h.io, h.sql, h.w.connected(h) != nil, h.ack, h.acks}
 	old := h.told
 	h.told = n
 	return n != old
@@ -214,7 +217,7 @@ func (h *host) Server() fsm.ServerStatus {
 	sv.Executed, sv.Received = place(h.log), h.received()
 	sv.HasReplication, sv.IORunning, sv.SQLRunning = h.source.IsValid(), h.io, h.sql
 	sv.IOConnecting = h.io && !connected
-	sv.ReplicaSync = h.ack && connected
+	sv.ReplicaSync, sv.ReplicaSyncSet, sv.Acks = h.ack && connected, h.ack, h.acks
 	sv.SourceSync, sv.Waiting, sv.LastEpoch = h.acks > 0, h.waiting(), h.lastEpoch()
 	if h.source.IsValid() {
 		sv.SourceHost, sv.SourcePort, sv.Lag = h.source.String(), h.port, &lag

@@ -35,11 +35,21 @@ type Database interface {
 	// SetBarrierWritable lets only the manager's account write.
 	SetBarrierWritable(ctx context.Context) error
 	SetWritable(ctx context.Context) error
-	// SourceSync makes every commit wait for acks acknowledgements, without a time limit.
+	// SourceSync makes every commit wait for acks acknowledgements, without a time limit. With 0 none waits; a writable server refuses that.
 	SourceSync(ctx context.Context, acks int) error
-	// Follow makes this server a read-only, acknowledging replica. It drains what was received before it leaves another source.
-	// After success nothing received was dropped by it.
-	Follow(ctx context.Context, host string, port uint16) error
+	// SourceAsync switches semi-sync off on the source although it is writable and although commits wait: they are told success. It is legitimate
+	// only after the log says that the cluster is degraded; the caller answers for that.
+	SourceAsync(ctx context.Context) error
+	// Follow makes this server a read-only replica, whose acknowledgements count or not. It drains what was received before it leaves another
+	// source. After success nothing received was dropped by it, and without sync nothing is acknowledged.
+	Follow(ctx context.Context, host string, port uint16, sync bool) error
+	// SyncOff ends this replica's acknowledgements: after success a look taken since then shows both the setting and the state off.
+	SyncOff(ctx context.Context) error
+	// CutReplica ends the replication of everybody at the address host from this source; after success nobody there acknowledges. A replica that
+	// is not blocked is back at once.
+	CutReplica(ctx context.Context, host string) error
+	// Replicas lists who replicates from here.
+	Replicas(ctx context.Context) ([]Replica, error)
 	// Nudge commits a row of its own: its acknowledgement releases waiters whose own was lost.
 	Nudge(ctx context.Context) error
 	// Reconnect makes a replica's IO thread connect now. The SQL thread keeps running throughout, so nothing is forgotten.
@@ -67,6 +77,14 @@ type Database interface {
 	PrepareRewind(ctx context.Context, history string) (saved string, err error)
 	// FinishRewind is called after a start with rewind.
 	FinishRewind(ctx context.Context) error
+}
+
+// Replica is one replica that is connected to this host's mysqld.
+type Replica struct {
+	Host string // address, or a name where the server resolves names
+	Port uint16 // of the client's end of the connection, 0 when not shown
+	// Acknowledges tells whether it asked to acknowledge, when Told: MariaDB does not tell.
+	Acknowledges, Told bool
 }
 
 // Service starts and stops this host's mysqld. Nothing else may.
@@ -108,7 +126,12 @@ type Addresser interface {
 	Sever() (int, error)
 	// SeverPeer destroys the sockets of replication traffic with a host.
 	SeverPeer(host netip.Addr) (int, error)
-	// Block answers replication traffic with a host by resets, both ways, until Unblock.
+	// GatePort puts the server's port on all of this host's own addresses behind the gate too, for everybody but the other nodes: at once, so
+	// without a lease connections are reset. It lasts until it is taken back, over restarts of hbd and clean stops.
+	GatePort(on bool) error
+	// PortGated tells whether the kernel has it so: false also when that cannot be told.
+	PortGated() bool
+	// Block answers replication traffic with a host by resets, both ways, until Unblock, over restarts of hbd and clean stops.
 	Block(host netip.Addr) error
 	Unblock(host netip.Addr) error
 	Blocked() ([]netip.Addr, error)

@@ -60,7 +60,7 @@ func (n *Node) repoint(ctx context.Context, a fsm.Action, src fsm.Member) error 
 	}
 	n.repointing.Store(true)
 	defer n.repointing.Store(false)
-	if err := n.cfg.Database.Follow(ctx, src.Address, src.MySQLPort); err != nil {
+	if err := n.cfg.Database.Follow(ctx, src.Address, src.MySQLPort, true); err != nil {
 		return fmt.Errorf("following %s: %w", src.ID, err)
 	}
 	sv := n.cfg.Prober.Look(ctx)

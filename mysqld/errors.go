@@ -18,6 +18,8 @@ var (
 	// ErrNoReplication is returned where a replica is needed and no source is
 	// configured on the server.
 	ErrNoReplication = errors.New("mysqld: no source is configured")
+	// ErrReplica is returned where only a source will do.
+	ErrReplica = errors.New("mysqld: the server is a replica")
 	// ErrApplierStopped is returned when the SQL thread stopped on an error of
 	// its own. Nothing was started or stopped: the relay log is as it was.
 	ErrApplierStopped = errors.New("mysqld: the SQL thread is stopped on an error")

@@ -46,6 +46,29 @@ func (s *Server) disableSource(ctx context.Context, st Status) error {
 	return execute(ctx, s.db, s.dialect.words().disableSource)
 }
 
+// Degrade switches semi-sync off at a source, also while it is writable and
+// while commits wait: every waiting client is told success, and from here nobody
+// but this server holds what it acknowledges. It is legitimate only after the
+// log says that the cluster is degraded; the caller answers for that. A replica
+// is refused (ErrReplica): there DisableSourceSemiSync is the one to use.
+func (s *Server) Degrade(ctx context.Context) error {
+	st, err := s.Status(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case st.HasReplication:
+		return fmt.Errorf("degrading: %w of %s:%d", ErrReplica, st.SourceHost, st.SourcePort)
+	case !st.SourceSemiSyncEnabled:
+		return nil
+	}
+	s.log.Warn("commits no longer wait for acknowledgements", "server", s.target(), "waiting", st.WaitSessions)
+	if err := execute(ctx, s.db, s.dialect.words().disableSource); err != nil {
+		return fmt.Errorf("degrading: %w", err)
+	}
+	return nil
+}
+
 // ReplicaSemiSync makes this replica's acknowledgements count, or not. The
 // variable alone changes nothing on a connected replica, so if the running
 // receiver differs it is restarted, and it alone: the applier is made to run
@@ -57,30 +80,83 @@ func (s *Server) ReplicaSemiSync(ctx context.Context, on bool) error {
 		return err
 	}
 	defer unlock()
-	w := s.dialect.words()
-	statement := w.replicaSemiSyncOff
-	if on {
-		if err := s.dialect.loadSemiSync(ctx, s.db); err != nil {
-			return fmt.Errorf("loading semi-sync: %w", err)
-		}
-		statement = w.replicaSemiSyncOn
-	}
-	s.boot.interfere()
-	st, err := s.Status(ctx)
+	st, err := s.setReplicaSemiSync(ctx, on)
 	if err != nil {
 		return err
-	}
-	if st.ReplicaSemiSyncEnabled != on {
-		if err := execute(ctx, s.db, statement); err != nil {
-			return err
-		}
 	}
 	// A receiver that is not connected takes the setting along when it connects.
 	if st.IORunning != ThreadYes || st.ReplicaSemiSyncActive == on {
 		return nil
 	}
-	if _, err := s.ensureApplier(ctx, st); err != nil {
+	return s.restartReceiver(ctx, st, nil)
+}
+
+// StopAcknowledging switches replica semi-sync off and returns nil only when a
+// status read after that says that both the setting and the state are off. The
+// receiver is restarted if it acknowledges, the applier running throughout; one
+// that connects counts too, because the state outlives a lost connection. sever
+// destroys the receiver's socket to the source, as in Freeze. It works also on a
+// server that is no replica or does not receive. ErrApplierStopped if the
+// receiver would have to be restarted beside an applier that does not run.
+func (s *Server) StopAcknowledging(ctx context.Context, sever func() error) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	unlock, err := s.lockReplication(ctx)
+	if err != nil {
 		return err
 	}
-	return execute(ctx, s.db, w.stopReceiver, w.startReceiver)
+	defer unlock()
+	err = poll(ctx, func() (bool, error) {
+		st, err := s.setReplicaSemiSync(ctx, false)
+		if err != nil {
+			return false, err
+		}
+		if !st.ReplicaSemiSyncEnabled && !st.ReplicaSemiSyncActive {
+			return true, nil
+		}
+		if st.IORunning == ThreadNo {
+			return false, nil // it is about to say that it is off
+		}
+		return false, s.restartReceiver(ctx, st, sever)
+	})
+	if err != nil {
+		return fmt.Errorf("switching acknowledgements off: %w", err)
+	}
+	return nil
+}
+
+// setReplicaSemiSync sets the variable and returns a status read after that: a
+// receiver that starts or connects later takes the setting along. The caller
+// holds the right to change replication.
+func (s *Server) setReplicaSemiSync(ctx context.Context, on bool) (Status, error) {
+	st, err := s.Status(ctx)
+	if err != nil || st.ReplicaSemiSyncEnabled == on {
+		return st, err
+	}
+	statement := s.dialect.words().replicaSemiSyncOff
+	if on {
+		if err := s.dialect.loadSemiSync(ctx, s.db); err != nil {
+			return st, fmt.Errorf("loading semi-sync: %w", err)
+		}
+		statement = s.dialect.words().replicaSemiSyncOn
+	}
+	s.boot.interfere()
+	if err := execute(ctx, s.db, statement); err != nil {
+		return st, err
+	}
+	return s.Status(ctx)
+}
+
+// restartReceiver restarts the receiver and nothing else, so that nothing
+// received is forgotten.
+func (s *Server) restartReceiver(ctx context.Context, st Status, sever func() error) error {
+	if running, err := s.ensureApplier(ctx, st); err != nil {
+		return err
+	} else if !running {
+		return fmt.Errorf("restarting the receiver: %w: %d %s", ErrApplierStopped, st.SQLErrno, st.SQLError)
+	}
+	if err := s.stopReceiver(ctx, sever); err != nil {
+		return err
+	}
+	return execute(ctx, s.db, s.dialect.words().startReceiver)
 }

@@ -37,7 +37,8 @@ func (v *view) fill(r reading) {
 		Executed: st.Executed, Received: st.Received,
 		HasReplication: st.HasReplication, SourceHost: st.SourceHost, SourcePort: st.SourcePort,
 		IORunning: st.IORunning != mysqld.ThreadNo, IOConnecting: st.IORunning == mysqld.ThreadConnecting, SQLRunning: st.SQLRunning, ReplError: replicationError(st), Lag: st.LagSeconds,
-		SourceSync: st.SourceSemiSyncEnabled, ReplicaSync: st.ReplicaSemiSyncActive, Waiting: st.WaitSessions,
+		SourceSync: st.SourceSemiSyncEnabled, Acks: acks(st), ReplicaSync: st.ReplicaSemiSyncActive, ReplicaSyncSet: st.ReplicaSemiSyncEnabled,
+		Waiting:   st.WaitSessions,
 		LastEpoch: epoch, Problems: st.Problems,
 	}
 	if !v.status.IOConnecting {
@@ -47,6 +48,14 @@ func (v *view) fill(r reading) {
 	}
 	v.status.IOStalled = v.status.IOConnecting && r.begun.Sub(v.connecting) >= connectAfter
 	v.generation, v.dirs = st.Generation, directories(st)
+}
+
+// acks is how many acknowledgements a commit waits for.
+func acks(st mysqld.Status) int {
+	if !st.SourceSemiSyncEnabled {
+		return 0
+	}
+	return st.Acks
 }
 
 // replicationError puts both threads' errors into one line.
@@ -66,13 +75,14 @@ type decisive struct {
 	fault, started, generation, sourceHost        string
 	sourcePort                                    uint16
 	replica, receives, stalled, applies, readOnly bool
-	sourceSync, replicaSync                       bool
+	sourceSync, replicaSync, replicaSyncSet       bool
+	acks                                          int
 }
 
 func (v *view) decisive() decisive {
 	st := v.status
 	return decisive{st.State, st.Fault, st.Started, v.generation, st.SourceHost, st.SourcePort,
-		st.HasReplication, st.IORunning, st.IOStalled, st.SQLRunning, st.ReadOnly, st.SourceSync, st.ReplicaSync}
+		st.HasReplication, st.IORunning, st.IOStalled, st.SQLRunning, st.ReadOnly, st.SourceSync, st.ReplicaSync, st.ReplicaSyncSet, st.Acks}
 }
 
 // publish changes what is known, and tells about it if it matters. The caller holds mu.

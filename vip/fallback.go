@@ -85,11 +85,12 @@ func (g *timerGate) remaining() (time.Duration, error) {
 	return max(g.deadline-Now(), 0), nil
 }
 
-func (g *timerGate) setBlocked([]netip.Addr) error       { return ErrNoKernelGate }
-func (g *timerGate) blocked() ([]netip.Addr, error)      { return nil, ErrNoKernelGate }
-func (g *timerGate) cover(on bool, _ []netip.Addr) error { return coverWithoutKernel(on) }
-func (g *timerGate) ensure() (bool, error)               { return false, nil }
-func (g *timerGate) destroy() error                      { return nil }
+func (g *timerGate) setBlocked([]netip.Addr) error  { return ErrNoKernelGate }
+func (g *timerGate) blocked() ([]netip.Addr, error) { return nil, ErrNoKernelGate }
+func (g *timerGate) cover(on bool) error            { return coverWithoutKernel(on) }
+func (g *timerGate) covers() (bool, error)          { return false, nil }
+func (g *timerGate) ensure() (bool, error)          { return false, nil }
+func (g *timerGate) destroy() error                 { return nil }
 
 func coverWithoutKernel(on bool) error {
 	if on {

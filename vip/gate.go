@@ -47,7 +47,9 @@ type gate interface {
 	remaining() (time.Duration, error)
 	setBlocked(addrs []netip.Addr) error
 	blocked() ([]netip.Addr, error)
-	cover(on bool, members []netip.Addr) error
+	// cover puts the server's own port behind the gate too, for everybody but the peers; covers reads it back.
+	cover(on bool) error
+	covers() (bool, error)
 	// ensure reinstalls the gate closed if it is damaged, and tells whether it had to.
 	ensure() (repaired bool, err error)
 	// release lets go of the gate and leaves it as it is; destroy removes it.

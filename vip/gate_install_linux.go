@@ -262,7 +262,7 @@ func (g *kernelGate) adopt() (bool, error) {
 			return false, fmt.Errorf("taking over the gate: %w", err)
 		}
 	}
-	return true, g.recallMembers()
+	return true, g.recall()
 }
 
 // refuseOwned says whether another process has the gate.
@@ -275,30 +275,27 @@ func refuseOwned(present map[byte]uint32) error {
 	return nil
 }
 
-// recallMembers learns the blocks and the cover from the kernel, as adopt found them.
-func (g *kernelGate) recallMembers() error {
+// recall learns the blocks and the cover from a table of the gate's name, whoever made it: they are kept
+// when it is replaced. A set that is not there is empty.
+func (g *kernelGate) recall() error {
 	blocked, err := g.listAddrs(setBlocked4, setBlocked6)
-	if err != nil {
+	if err != nil && !errMissing(err) {
 		return err
 	}
-	members, err := g.listAddrs(setMember4, setMember6)
-	if err != nil {
+	covered, err := g.listSet(setCovered)
+	if err != nil && !errMissing(err) {
 		return err
 	}
-	covered, err := listElements(g.sock, familyINet, g.name, setCovered)
-	if err != nil {
-		return err
-	}
-	g.block, g.members, g.covered = blocked, members, len(covered) > 0
+	g.block, g.covered = blocked, len(covered) > 0
 	return nil
 }
 
 func (g *kernelGate) listAddrs(sets ...string) ([]netip.Addr, error) {
 	var out []netip.Addr
 	for _, s := range sets {
-		elems, err := listElements(g.sock, familyINet, g.name, s)
+		elems, err := g.listSet(s)
 		if err != nil {
-			return nil, fmt.Errorf("listing set %s: %w", s, err)
+			return nil, err
 		}
 		for _, e := range elems {
 			if a, ok := netip.AddrFromSlice(e.key); ok {
@@ -308,6 +305,20 @@ func (g *kernelGate) listAddrs(sets ...string) ([]netip.Addr, error) {
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return out, nil
+}
+
+// listSet lists a set of the inet table. Somebody else's change of the tables interrupts a dump: its
+// result may lack what is there.
+func (g *kernelGate) listSet(name string) (elems []liveElement, err error) {
+	for range dumpTries {
+		if elems, err = listElements(g.sock, familyINet, g.name, name); !errors.Is(err, errDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing set %s: %w", name, err)
+	}
+	return elems, nil
 }
 
 // errMissing tells whether the kernel said that the table or the interface is not there.

@@ -29,8 +29,8 @@ type kernelGate struct {
 	deadline   time.Duration // of the lease last written
 	ticket     uint32        // key of the last guard element: each is used once
 	block      []netip.Addr  // as the kernel should have them, put back by a reinstall
-	covered    bool
-	members    []netip.Addr
+	covered    bool          // and so for the server's own port
+	peers      []netip.Addr  // who passes a covered port
 
 	// Test hooks: held runs between reading the clock and the transaction; unguarded leaves the guard out.
 	held      func()
@@ -45,7 +45,7 @@ func newKernelGate(cfg Config, ports []uint16, log *slog.Logger) (*kernelGate, e
 		return nil, fmt.Errorf("%w: %w", ErrNoKernelGate, err)
 	}
 	g := &kernelGate{
-		name: tableName(cfg.Instance), addrs: cfg.Addresses, port: ports[0], guard: cfg.Guard,
+		name: tableName(cfg.Instance), addrs: cfg.Addresses, port: ports[0], guard: cfg.Guard, peers: cfg.Peers,
 		log: log, sock: sock, ticket: uint32(Now()),
 	}
 	if err := g.setUp(cfg.unowned, ports); err != nil {

@@ -28,9 +28,21 @@ func (g *kernelGate) blocked() ([]netip.Addr, error) {
 	return out, err
 }
 
-// cover puts the server's own port behind the gate too, for everyone but members.
-func (g *kernelGate) cover(on bool, members []netip.Addr) error {
-	return g.changeMembers(func() { g.covered, g.members = on, slices.Clone(members) })
+func (g *kernelGate) cover(on bool) error {
+	return g.changeMembers(func() { g.covered = on })
+}
+
+func (g *kernelGate) covers() (bool, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.sock == nil {
+		return false, ErrStopped
+	}
+	found, err := g.listSet(setCovered)
+	if errMissing(err) {
+		return false, ErrGateLost
+	}
+	return len(found) > 0, err
 }
 
 // changeMembers applies change to what the sets should hold and writes it, as a whole.
@@ -40,7 +52,7 @@ func (g *kernelGate) changeMembers(change func()) error {
 	if g.sock == nil {
 		return ErrStopped
 	}
-	block, covered, members := g.block, g.covered, g.members
+	block, covered := g.block, g.covered
 	change()
 	var msgs []nlMessage
 	for _, s := range []string{setBlocked4, setBlocked6, setMember4, setMember6, setCovered} {
@@ -50,7 +62,7 @@ func (g *kernelGate) changeMembers(change func()) error {
 	if err == nil {
 		return nil
 	}
-	g.block, g.covered, g.members = block, covered, members
+	g.block, g.covered = block, covered
 	if errMissing(err) {
 		return ErrGateLost
 	}
@@ -71,7 +83,7 @@ func (g *kernelGate) memberMessages() []nlMessage {
 		msgs = append(msgs, nftMessage(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, familyINet, elementList(g.name, set, elems)))
 	}
 	b4, b6 := splitFamilies(g.block)
-	m4, m6 := splitFamilies(g.members)
+	m4, m6 := splitFamilies(g.peers)
 	add(setBlocked4, b4)
 	add(setBlocked6, b6)
 	add(setMember4, m4)

@@ -162,7 +162,20 @@ func (m *Manager) changeBlocked(change func([]netip.Addr) []netip.Addr) error {
 // Blocked lists the blocked hosts as the kernel has them.
 func (m *Manager) Blocked() ([]netip.Addr, error) { return m.gate.blocked() }
 
-// CoverOwnPort puts the server's port on all of the host's addresses behind the gate too, loopback
-// included: while it is on, only members reach the port when the gate is closed. It is for a primary
-// without synchronous replicas, which must not take writes on any address after its lease.
-func (m *Manager) CoverOwnPort(on bool, members []netip.Addr) error { return m.gate.cover(on, members) }
+// GatePort puts the server's port on all of the host's addresses behind the gate too, loopback
+// included: while it is on, only the peers (Config.Peers) reach the port when the gate is closed. It is
+// for a primary without synchronous replicas, which must not take writes on any address after its lease.
+// One transaction; it lasts until it is taken back, as a block does. Without a kernel gate it cannot be
+// turned on: ErrNoKernelGate.
+func (m *Manager) GatePort(on bool) error {
+	m.ops.Lock()
+	defer m.ops.Unlock()
+	return m.gate.cover(on)
+}
+
+// PortGated tells whether the kernel has it so. It is false also when that cannot be read, so that the
+// caller sets it again.
+func (m *Manager) PortGated() bool {
+	on, err := m.gate.covers()
+	return err == nil && on
+}

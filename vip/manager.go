@@ -23,10 +23,13 @@ type Address struct {
 // Config describes the addresses of one host.
 type Config struct {
 	Addresses []Address
-	// MySQLPort is the server's own port: Block cuts it and CoverOwnPort covers it.
+	// MySQLPort is the server's own port: Block cuts it and GatePort covers it.
 	MySQLPort uint16
 	// PeerPorts are other ports that Block cuts, where servers of the cluster listen elsewhere.
 	PeerPorts []uint16
+	// Peers are the hosts that reach the server's port while GatePort is on and the lease is over: the
+	// other nodes, for replication. Clients on those hosts are not held back either.
+	Peers []netip.Addr
 	// Guard is how long the process may be held up between reading the clock and writing the lease:
 	// 20 to 50 ms, 40 ms by default. Each write gives up this much of the lease. A shorter guard makes
 	// renewals fail on a busy host.

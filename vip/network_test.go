@@ -296,9 +296,11 @@ func TestCoveredPort(t *testing.T) {
 	member, client := n.add(2), n.add(9)
 	self1 := netip.MustParseAddr("10.77.0.1")
 	n.self.serve("db1", testPort)
-	m, _ := newManager(t, testConfig(t))
+	cfg := testConfig(t)
+	cfg.Peers = []netip.Addr{netip.MustParseAddr("10.77.0.2")}
+	m, _ := newManager(t, cfg)
 	client.mustReach(self1, "db1")
-	check(t, m.CoverOwnPort(true, []netip.Addr{netip.MustParseAddr("10.77.0.2")}), "covering")
+	check(t, m.GatePort(true), "covering")
 	client.mustBeRefused(self1)
 	n.self.mustBeRefused(netip.MustParseAddr("127.0.0.1"))
 	member.mustReach(self1, "db1")
@@ -306,7 +308,7 @@ func TestCoveredPort(t *testing.T) {
 	client.mustReach(self1, "db1")
 	check(t, m.Close(), "closing")
 	client.mustBeRefused(self1)
-	check(t, m.CoverOwnPort(false, nil), "uncovering")
+	check(t, m.GatePort(false), "uncovering")
 	client.mustReach(self1, "db1")
 }
 

@@ -72,7 +72,8 @@ func (d *database) SetBarrierWritable(ctx context.Context) error {
 
 func (d *database) SetWritable(ctx context.Context) error { return d.server.SetWritable(ctx) }
 
-// SourceSync with no acknowledgements is a cluster of one: semi-sync stays off, or nobody could ever commit.
+// SourceSync with no acknowledgements is a cluster of one: semi-sync stays off, or nobody could ever commit. A writable server refuses it:
+// SourceAsync is the one that tells waiting clients success.
 func (d *database) SourceSync(ctx context.Context, acks int) error {
 	if acks == 0 {
 		return d.server.DisableSourceSemiSync(ctx)
@@ -80,17 +81,54 @@ func (d *database) SourceSync(ctx context.Context, acks int) error {
 	return d.server.EnableSourceSemiSync(ctx, acks)
 }
 
+// SourceAsync implements cluster.Database: the one way to stop waiting on a writable server.
+func (d *database) SourceAsync(ctx context.Context) error { return d.server.Degrade(ctx) }
+
 // Follow makes the acknowledgements count first: set before the receiver starts, they need no restart of it.
-func (d *database) Follow(ctx context.Context, host string, port uint16) error {
+func (d *database) Follow(ctx context.Context, host string, port uint16, sync bool) error {
 	st, err := d.server.Status(ctx)
 	if err != nil {
 		return err
 	}
-	if err := d.server.ReplicaSemiSync(ctx, true); err != nil {
-		return fmt.Errorf("making this replica acknowledge: %w", err)
+	sever := d.severFrom(st.SourceHost)
+	if !sync {
+		err = d.server.StopAcknowledging(ctx, sever)
+	} else if err = d.server.ReplicaSemiSync(ctx, true); err != nil {
+		err = fmt.Errorf("making this replica acknowledge: %w", err)
 	}
-	_, err = d.server.Follow(ctx, mysqld.Source{Host: host, Port: port, Sever: d.severFrom(st.SourceHost)})
+	if err != nil {
+		return err
+	}
+	_, err = d.server.Follow(ctx, mysqld.Source{Host: host, Port: port, Sever: sever})
 	return err
+}
+
+// SyncOff implements cluster.Database.
+func (d *database) SyncOff(ctx context.Context) error {
+	st, err := d.server.Status(ctx)
+	if err != nil {
+		return err
+	}
+	return d.server.StopAcknowledging(ctx, d.severFrom(st.SourceHost))
+}
+
+// CutReplica implements cluster.Database.
+func (d *database) CutReplica(ctx context.Context, host string) error {
+	_, err := d.server.CutReplica(ctx, host)
+	return err
+}
+
+// Replicas implements cluster.Database.
+func (d *database) Replicas(ctx context.Context) ([]cluster.Replica, error) {
+	found, err := d.server.Replicas(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]cluster.Replica, 0, len(found))
+	for _, r := range found {
+		out = append(out, cluster.Replica{Host: r.Host, Port: r.Port, Acknowledges: r.SemiSync == mysqld.KnownYes, Told: r.SemiSync != mysqld.Unknown})
+	}
+	return out, nil
 }
 
 func (d *database) Nudge(ctx context.Context) error { return d.server.Nudge(ctx) }

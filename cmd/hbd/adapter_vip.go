@@ -41,11 +41,19 @@ func newAddresser(c *config, log *slog.Logger) (*addresser, error) {
 	for _, v := range c.VIPs {
 		cfg.Addresses = append(cfg.Addresses, vip.Address{IP: netip.MustParseAddr(v.Address), Interface: v.Interface})
 	}
+	own := netip.MustParseAddr(c.Address).Unmap()
 	for _, m := range c.members() {
-		if m.MySQLPort == 0 || string(m.ID) == c.Node {
+		if string(m.ID) == c.Node {
 			continue
 		}
-		a.ports[netip.MustParseAddr(m.Address).Unmap()] = m.MySQLPort
+		host := netip.MustParseAddr(m.Address).Unmap()
+		if host != own {
+			cfg.Peers = append(cfg.Peers, host)
+		}
+		if m.MySQLPort == 0 {
+			continue
+		}
+		a.ports[host] = m.MySQLPort
 		if m.MySQLPort != c.Server.Port {
 			cfg.PeerPorts = append(cfg.PeerPorts, m.MySQLPort)
 		}

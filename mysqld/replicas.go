@@ -1,0 +1,198 @@
+package mysqld
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Known is an answer that a server may not be able to give.
+type Known string
+
+// The answers.
+const (
+	KnownYes Known = "yes"
+	KnownNo  Known = "no"
+	Unknown  Known = "unknown"
+)
+
+// Replica is one replica that is connected to this server: one binlog dump
+// thread. A thread whose replica is gone stays until something is sent to it.
+type Replica struct {
+	// ID is the number of the dump thread's connection.
+	ID uint64
+	// Host is the client's address, or its name where the server resolves names.
+	Host string
+	// Port is that of the client's end of the connection, not of its server; 0
+	// when the server does not show it.
+	Port uint16
+	// SemiSync tells whether it asked to acknowledge. MariaDB does not say.
+	SemiSync Known
+}
+
+// Replicas lists who replicates from here, from SHOW PROCESSLIST: it needs no
+// temporary table (docs/SERVERS.md, process list) and shows every thread, also
+// where performance_schema is off. The account needs PROCESS, or it sees nobody.
+// The number of semi-sync clients, all that MariaDB gives, is
+// Status.SemiSyncClients.
+func (s *Server) Replicas(ctx context.Context) ([]Replica, error) {
+	all, err := rows(ctx, s.db, "SHOW PROCESSLIST")
+	if err != nil {
+		return nil, fmt.Errorf("listing the replicas of %s: %w", s.target(), err)
+	}
+	var found []Replica
+	for _, r := range all {
+		if sendsBinlog(r) {
+			found = append(found, replicaOf(r))
+		}
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	if err := s.dialect.markSemiSync(ctx, s.db, found); err != nil {
+		return nil, fmt.Errorf("asking %s which replicas acknowledge: %w", s.target(), err)
+	}
+	return found, nil
+}
+
+// sendsBinlog: "Binlog Dump", on MySQL also "Binlog Dump GTID".
+func sendsBinlog(r record) bool { return strings.HasPrefix(r["Command"], "Binlog Dump") }
+
+func replicaOf(r record) Replica {
+	host, port := splitClient(r["Host"])
+	return Replica{ID: r.number("Id"), Host: host, Port: port, SemiSync: Unknown}
+}
+
+// splitClient takes the process list's form of a client: "address:port", the
+// address without brackets also where it has colons, or "localhost".
+func splitClient(client string) (host string, port uint16) {
+	i := strings.LastIndexByte(client, ':')
+	if i < 0 {
+		return client, 0
+	}
+	n, err := strconv.ParseUint(client[i+1:], 10, 16)
+	if err != nil {
+		return client, 0
+	}
+	return client[:i], uint16(n)
+}
+
+// CutReplica ends every dump thread whose client is at the address host, and
+// returns how many it ended once the server shows none any more: from then on
+// nobody there acknowledges what this server commits. Only dump threads are
+// killed, never a waiter. A replica that can still connect is back within
+// milliseconds, so block it first; ctx bounds the wait (10 s if it has no end).
+//
+// Where the server resolves names a client's name is looked up; one that cannot
+// be is an error, for it might be the one to be cut.
+func (s *Server) CutReplica(ctx context.Context, host string) (cut int, err error) {
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return 0, fmt.Errorf("cutting a replica: %w", err)
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	c := cutting{server: s, addr: addr.Unmap().WithZone("")}
+	if err := poll(ctx, func() (bool, error) { return c.round(ctx) }); err != nil {
+		return len(c.killed), fmt.Errorf("cutting the replica at %s (%d dump threads killed, %d left): %w", host, len(c.killed), c.left, err)
+	}
+	return len(c.killed), nil
+}
+
+// cutting is one CutReplica under way.
+type cutting struct {
+	server *Server
+	addr   netip.Addr
+	killed []uint64
+	left   int // at the last look
+}
+
+// round kills what is there and reports whether nothing was. A thread that was
+// killed and is still listed may pass on an acknowledgement that has arrived.
+func (c *cutting) round(ctx context.Context) (done bool, err error) {
+	all, err := rows(ctx, c.server.db, "SHOW PROCESSLIST")
+	if err != nil {
+		return false, err
+	}
+	c.left = 0
+	for _, r := range all {
+		id := r.number("Id")
+		ending := slices.Contains(c.killed, id)
+		byOthers := r["Command"] == "Killed" && r["User"] == c.server.cfg.ReplicationUser
+		if !ending && !byOthers && !sendsBinlog(r) {
+			continue
+		}
+		if same, err := c.isAt(ctx, replicaOf(r).Host); err != nil {
+			return false, err
+		} else if !same {
+			continue
+		}
+		c.left++
+		if ending || byOthers {
+			continue
+		}
+		if err := c.server.kill(ctx, id); err != nil {
+			return false, err
+		}
+		c.killed = append(c.killed, id)
+	}
+	return c.left == 0, nil
+}
+
+// isAt tells whether a client of the process list is at the address.
+func (c *cutting) isAt(ctx context.Context, client string) (bool, error) {
+	if a, err := netip.ParseAddr(client); err == nil {
+		return a.Unmap().WithZone("") == c.addr, nil
+	}
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", client)
+	if err != nil {
+		return false, fmt.Errorf("telling where a replica is that the server knows by name (skip_name_resolve would show its address): %w", err)
+	}
+	for _, a := range found {
+		if a.Unmap().WithZone("") == c.addr {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// errNoThreads is returned where performance_schema shows less than there is.
+var errNoThreads = errors.New("performance_schema does not show the server's own threads; set performance_schema=ON")
+
+// markSemiSync: MariaDB shows no other session's variables.
+func (mariadb) markSemiSync(context.Context, querier, []Replica) error { return nil }
+
+// mysqlSemiSync has a row for every thread of a client, with the variable that a
+// replica sets before it asks for the binary log, under its two names.
+const mysqlSemiSync = `SELECT t.PROCESSLIST_ID AS id, MAX(v.VARIABLE_VALUE) AS semi_sync FROM performance_schema.threads t
+ LEFT JOIN performance_schema.user_variables_by_thread v
+ ON v.THREAD_ID = t.THREAD_ID AND v.VARIABLE_NAME IN ('rpl_semi_sync_replica', 'rpl_semi_sync_slave')
+ WHERE t.PROCESSLIST_ID IS NOT NULL GROUP BY t.PROCESSLIST_ID`
+
+// markSemiSync leaves a thread unknown that performance_schema does not show: it
+// is gone by now, or there was no room for it.
+func (mysqlDialect) markSemiSync(ctx context.Context, q querier, found []Replica) error {
+	all, err := rows(ctx, q, mysqlSemiSync)
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		return errNoThreads
+	}
+	for _, r := range all {
+		i := slices.IndexFunc(found, func(f Replica) bool { return f.ID == r.number("id") })
+		if i < 0 {
+			continue
+		}
+		found[i].SemiSync = KnownNo
+		if r.yes("semi_sync") {
+			found[i].SemiSync = KnownYes
+		}
+	}
+	return nil
+}
