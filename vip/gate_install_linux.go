@@ -262,7 +262,11 @@ func (g *kernelGate) adopt() (bool, error) {
 			return false, fmt.Errorf("taking over the gate: %w", err)
 		}
 	}
-	return true, g.recall()
+	if err := g.recall(); err != nil {
+		return false, err
+	}
+	// The peers are the configuration's, which may have changed.
+	return true, g.writeMembers()
 }
 
 // refuseOwned says whether another process has the gate.

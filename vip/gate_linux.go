@@ -48,7 +48,7 @@ func newKernelGate(cfg Config, ports []uint16, log *slog.Logger) (*kernelGate, e
 		name: tableName(cfg.Instance), addrs: cfg.Addresses, port: ports[0], guard: cfg.Guard, peers: cfg.Peers,
 		log: log, sock: sock, ticket: uint32(Now()),
 	}
-	if err := g.setUp(cfg.unowned, ports); err != nil {
+	if err := g.setUp(cfg.unowned, cfg.forgetful, ports); err != nil {
 		return nil, errors.Join(err, sock.close())
 	}
 	return g, nil
@@ -62,11 +62,19 @@ func tableName(instance string) string {
 }
 
 // setUp tries the strongest form first: owned and with egress; then without the one the kernel lacks.
-func (g *kernelGate) setUp(unowned bool, ports []uint16) error {
-	if present, err := g.tablesPresent(); err != nil {
+func (g *kernelGate) setUp(unowned, forgetful bool, ports []uint16) error {
+	present, err := g.tablesPresent()
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoKernelGate, err)
-	} else if err := refuseOwned(present); err != nil {
+	}
+	if err := refuseOwned(present); err != nil {
 		return err
+	}
+	if len(present) > 0 && !forgetful {
+		// Whatever becomes of an earlier table, adopted or replaced: who was cut off stays cut off.
+		if err := g.recall(); err != nil {
+			return fmt.Errorf("reading what an earlier run blocked: %w", err)
+		}
 	}
 	var last error
 	for _, egress := range []bool{true, false} {
@@ -84,7 +92,8 @@ func (g *kernelGate) setUp(unowned bool, ports []uint16) error {
 				err = g.install()
 			}
 			if err == nil {
-				g.log.Info("gate is in the kernel", "table", g.name, "adopted", adopted, "egress", egress, "owned", flags != 0)
+				g.log.Info("gate is in the kernel", "table", g.name, "adopted", adopted, "egress", egress, "owned", flags != 0,
+					"blocked", g.block, "port_gated", g.covered)
 				return nil
 			}
 			if !unsupported(err) {

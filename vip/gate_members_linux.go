@@ -54,19 +54,27 @@ func (g *kernelGate) changeMembers(change func()) error {
 	}
 	block, covered := g.block, g.covered
 	change()
+	err := g.writeMembers()
+	if err != nil {
+		g.block, g.covered = block, covered
+	}
+	return err
+}
+
+// writeMembers replaces what is in the sets that are not part of the lease, in one transaction.
+func (g *kernelGate) writeMembers() error {
 	var msgs []nlMessage
 	for _, s := range []string{setBlocked4, setBlocked6, setMember4, setMember6, setCovered} {
 		msgs = append(msgs, flushMessage(familyINet, g.name, s))
 	}
 	err := nftBatch(g.sock, append(msgs, g.memberMessages()...))
-	if err == nil {
-		return nil
-	}
-	g.block, g.covered = block, covered
 	if errMissing(err) {
 		return ErrGateLost
 	}
-	return fmt.Errorf("writing blocks and cover: %w", err)
+	if err != nil {
+		return fmt.Errorf("writing blocks and the gated port: %w", err)
+	}
+	return nil
 }
 
 // memberMessages fills the sets that are not part of the lease.
@@ -157,7 +165,8 @@ func (g *kernelGate) release() error {
 }
 
 // destroy removes the tables and releases the gate, so that no check puts them back. From then on nothing
-// is held back.
+// is held back. While hosts are blocked or the port is gated the tables stay as they are, for the next
+// process.
 func (g *kernelGate) destroy() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -167,6 +176,15 @@ func (g *kernelGate) destroy() error {
 	present, err := g.tablesPresent()
 	if err != nil {
 		return err
+	}
+	if len(present) > 0 {
+		if err := g.recall(); err != nil {
+			return err
+		}
+	}
+	if len(g.block) > 0 || g.covered {
+		g.log.Warn("the closed gate stays in the kernel, for the next start", "table", g.name, "blocked", g.block, "port_gated", g.covered)
+		present = nil
 	}
 	var msgs []nlMessage
 	for family := range present {

@@ -142,6 +142,9 @@ func inetTable(name string, addrs []Address, ports []uint16) table {
 	for _, fam := range []ipFamily{ipv4, ipv6} {
 		in = append(in, join(fam.match(), tcp(), portDst.load(), lookup(setCovered, false),
 			lookup(setOpenPort, true), fam.inSet(fam.src, fam.member, true), reject()))
+		// What was asked for in time must not be answered late: a commit may end after the lease.
+		out = append(out, join(fam.match(), tcp(), portSrc.load(), lookup(setCovered, false),
+			lookup(setOpenPort, true), fam.inSet(fam.dst, fam.member, true), reject()))
 	}
 	// Before connection tracking and address translation: what they do with a packet must not matter.
 	const raw = -300

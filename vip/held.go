@@ -154,12 +154,12 @@ func (m *Manager) changeBlocked(change func([]netip.Addr) []netip.Addr) error {
 	defer m.ops.Unlock()
 	now, err := m.gate.blocked()
 	if err != nil {
-		return err
+		return m.noteLoss(err)
 	}
-	return m.gate.setBlocked(change(now))
+	return m.noteLoss(m.gate.setBlocked(change(now)))
 }
 
-// Blocked lists the blocked hosts as the kernel has them.
+// Blocked lists the blocked hosts as the kernel has them: ErrGateLost if somebody flushed the ruleset.
 func (m *Manager) Blocked() ([]netip.Addr, error) { return m.gate.blocked() }
 
 // GatePort puts the server's port on all of the host's addresses behind the gate too, loopback
@@ -170,7 +170,15 @@ func (m *Manager) Blocked() ([]netip.Addr, error) { return m.gate.blocked() }
 func (m *Manager) GatePort(on bool) error {
 	m.ops.Lock()
 	defer m.ops.Unlock()
-	return m.gate.cover(on)
+	return m.noteLoss(m.gate.cover(on))
+}
+
+// noteLoss has a lost gate reinstalled, closed and with its blocks.
+func (m *Manager) noteLoss(err error) error {
+	if errors.Is(err, ErrGateLost) {
+		m.suspectGate()
+	}
+	return err
 }
 
 // PortGated tells whether the kernel has it so. It is false also when that cannot be read, so that the

@@ -48,6 +48,7 @@ type Config struct {
 	unowned     bool // test hook: a table without the kernel's protection, as older kernels have it
 	userSpace   bool // test hook: a host without nftables
 	skipWatches bool // test hook: nobody looks after the gate
+	forgetful   bool // test hook: a gate that is replaced forgets blocks and the gated port
 }
 
 const (
@@ -247,20 +248,12 @@ func (m *Manager) Open(deadline time.Duration) error {
 func (m *Manager) Renew(deadline time.Duration) error { return m.leaseWrite(m.gate.renew, deadline) }
 
 func (m *Manager) leaseWrite(write func(time.Duration) error, deadline time.Duration) error {
-	err := write(deadline)
-	if errors.Is(err, ErrGateLost) {
-		m.suspectGate()
-	}
-	return err
+	return m.noteLoss(write(deadline))
 }
 
 // Close closes the gate now.
 func (m *Manager) Close() error {
-	err := m.gate.shut()
-	if errors.Is(err, ErrGateLost) {
-		m.suspectGate()
-	}
-	return err
+	return m.noteLoss(m.gate.shut())
 }
 
 // Remaining is how long the gate still stays open by itself, 0 when it is closed.
@@ -308,7 +301,8 @@ func (m *Manager) Stop() error {
 
 // Destroy is Stop after which nothing of the manager is left on the host: addresses removed, connections
 // severed, the gate's tables gone. It is for a clean end, after the role was given up. If an address could
-// not be removed the closed gate stays: without it the address would be served.
+// not be removed the closed gate stays: without it the address would be served. It stays too, closed,
+// while hosts are blocked or the port is gated: who was cut off must not come back between two starts.
 func (m *Manager) Destroy(ctx context.Context) error {
 	err := errors.Join(m.Close(), m.SetHeld(ctx, false))
 	if !m.markStopped() {

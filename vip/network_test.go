@@ -288,30 +288,6 @@ func TestBlock(t *testing.T) {
 	n.self.mustReach(peer6, "db2")
 }
 
-func TestCoveredPort(t *testing.T) {
-	if !isolated(t) {
-		return
-	}
-	n := newNetwork(t)
-	member, client := n.add(2), n.add(9)
-	self1 := netip.MustParseAddr("10.77.0.1")
-	n.self.serve("db1", testPort)
-	cfg := testConfig(t)
-	cfg.Peers = []netip.Addr{netip.MustParseAddr("10.77.0.2")}
-	m, _ := newManager(t, cfg)
-	client.mustReach(self1, "db1")
-	check(t, m.GatePort(true), "covering")
-	client.mustBeRefused(self1)
-	n.self.mustBeRefused(netip.MustParseAddr("127.0.0.1"))
-	member.mustReach(self1, "db1")
-	open(t, m, longLease)
-	client.mustReach(self1, "db1")
-	check(t, m.Close(), "closing")
-	client.mustBeRefused(self1)
-	check(t, m.GatePort(false), "uncovering")
-	client.mustReach(self1, "db1")
-}
-
 func TestWithoutNFTables(t *testing.T) {
 	if !isolated(t) {
 		return
@@ -328,6 +304,9 @@ func TestWithoutNFTables(t *testing.T) {
 	}
 	if err := m.Block(client9); !errors.Is(err, ErrNoKernelGate) {
 		t.Fatalf("blocking: %v", err)
+	}
+	if err := m.GatePort(true); !errors.Is(err, ErrNoKernelGate) || m.PortGated() {
+		t.Fatalf("gating the port: %v, gated %v", err, m.PortGated())
 	}
 	if err := m.Renew(Now() + longLease); !errors.Is(err, ErrExpired) {
 		t.Fatalf("renewing a gate that was never open: %v", err)
