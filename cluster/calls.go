@@ -26,6 +26,7 @@ type positionReply struct {
 	History  string `json:"history"`
 	Contains bool   `json:"contains"`
 	Serving  uint64 `json:"serving"` // epoch this node serves, 0 when it does not
+	Barrier  uint64 `json:"barrier"` // epoch whose barrier this run of mysqld has written, acknowledged
 }
 
 // register lists every call a node answers.
@@ -141,11 +142,15 @@ func (n *Node) position(ctx context.Context, in positionRequest) (positionReply,
 	if n.cfg.Database == nil {
 		return positionReply{}, errors.New("a witness has no position")
 	}
-	pos, err := n.cfg.Database.Position(ctx)
+	p := n.promises.get()
+	pos, err := n.cfg.Database.Written(ctx)
 	if err != nil {
 		return positionReply{}, err
 	}
 	out := positionReply{Position: pos, Serving: n.observation().Serving}
+	if p.BarrierRun != "" && p.BarrierRun == n.cfg.Prober.Server().Started {
+		out.Barrier = p.BarrierEpoch
+	}
 	if out.History, err = n.cfg.Database.History(ctx); err != nil {
 		return positionReply{}, err
 	}
@@ -157,8 +162,12 @@ func (n *Node) position(ctx context.Context, in positionRequest) (positionReply,
 	return out, err
 }
 
-func (n *Node) positionOf(ctx context.Context, id fsm.NodeID) (string, error) {
+// positionOf is where the primary of an epoch is, once it has written its barrier: before that it may still lack what an older epoch acknowledged.
+func (n *Node) positionOf(ctx context.Context, id fsm.NodeID, epoch uint64) (string, error) {
 	out, err := n.askPosition(ctx, id, "")
+	if err == nil && out.Barrier != epoch {
+		return "", fmt.Errorf("%s has not written the barrier of epoch %d", id, epoch)
+	}
 	return out.Position, err
 }
 

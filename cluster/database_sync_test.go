@@ -6,6 +6,11 @@ import (
 	"net/netip"
 )
 
+// mayBeAsync: the log says that nobody acknowledges, and the gate covers the port.
+func (h *host) mayBeAsync() bool {
+	return h.node != nil && h.node.store.State().Sync.Acks == 0 && h.portGated
+}
+
 // SourceAsync tells waiting clients success, so the log must have said first that the cluster is degraded, and the gate must cover the port by then.
 func (h *host) SourceAsync(ctx context.Context) error {
 	if err := h.ask(ctx, "SourceAsync"); err != nil {

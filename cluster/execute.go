@@ -85,7 +85,7 @@ func (n *Node) execute(ctx context.Context, a fsm.Action) error {
 	case fsm.ActStopFollow:
 		return n.stopFollowing(ctx, st)
 	case fsm.ActSourceSync:
-		return db.SourceSync(ctx, st.Sync.Acks)
+		return db.SourceSync(ctx, st.SourceAcks())
 	case fsm.ActBarrier:
 		return n.barrier(ctx, a)
 	case fsm.ActOpen:
@@ -101,6 +101,8 @@ func (n *Node) execute(ctx context.Context, a fsm.Action) error {
 		return n.comeBack(ctx, a, st)
 	case fsm.ActUnblock:
 		return n.unblockAll()
+	case fsm.ActBlock, fsm.ActPrepare, fsm.ActAsync, fsm.ActSyncOff, fsm.ActCoverPort, fsm.ActUncover:
+		return n.executeSync(ctx, a)
 	case fsm.ActCloseGate, fsm.ActNone:
 		return nil
 	}
@@ -150,10 +152,10 @@ func (n *Node) stopFollowing(ctx context.Context, st fsm.State) error {
 	if err := db.StopReplication(ctx); err != nil {
 		return fmt.Errorf("stopping replication: %w", err)
 	}
-	if err := db.SourceSync(ctx, st.Sync.Acks); err != nil {
+	if err := db.SourceSync(ctx, st.SourceAcks()); err != nil {
 		return fmt.Errorf("making commits wait for acknowledgements: %w", err)
 	}
-	return n.unblockAll()
+	return nil
 }
 
 // barrier writes the first transaction of the epoch. Held is durable before it: from here this node may have a tail of its own. Semi-sync is
@@ -165,7 +167,7 @@ func (n *Node) barrier(ctx context.Context, a fsm.Action) error {
 		return err
 	}
 	sv := n.cfg.Prober.Look(ctx)
-	if err := db.SourceSync(ctx, n.store.State().Sync.Acks); err != nil {
+	if err := db.SourceSync(ctx, n.store.State().SourceAcks()); err != nil {
 		return err
 	}
 	if err := db.SetBarrierWritable(ctx); err != nil {

@@ -85,7 +85,8 @@ func (n *Node) noteTurn(st fsm.State, l fsm.Local, actions []fsm.Action) {
 
 // standing is the node's condition in one word.
 func standing(st fsm.State, self fsm.NodeID, l fsm.Local) fsm.Standing {
-	following := l.FollowsRight && l.Server.IORunning && l.Server.SQLRunning && l.Server.ReplicaSync && l.Followed >= st.Epoch
+	_, counts := st.Sync.Member(self)
+	following := l.FollowsRight && l.Server.IORunning && !l.Server.IOConnecting && l.Server.SQLRunning && l.Server.ReplicaSync == counts && l.Followed >= st.Epoch
 	switch {
 	case l.Quarantine != "":
 		return fsm.StandingQuarantined

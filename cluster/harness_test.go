@@ -307,7 +307,7 @@ func (c *testCluster) isHealthy(primary fsm.NodeID) bool {
 			return false
 		}
 		st := m.store.State()
-		if st.Primary != primary || st.Phase != fsm.PhaseSteady || st.Op != nil {
+		if st.Primary != primary || st.Phase != fsm.PhaseSteady || st.Op != nil || st.Sync.Acks != 1 || st.Change != nil {
 			return false
 		}
 		obs := m.observation()

@@ -33,8 +33,11 @@ type leading struct {
 	inFlight map[orderKey]bool
 	catching map[fsm.NodeID]catching
 	verdicts []fsm.Verdict
-	moved    fsm.Instant // last try to hand leadership away
-	idle     fsm.Instant // since when the primary at rest says that it does not serve, 0 when it serves
+	moved    fsm.Instant                // last try to hand leadership away
+	unable   map[fsm.NodeID]fsm.Instant // since when a member of the sync set cannot acknowledge
+	change   uint64                     // index of the change of the sync set that is prepared ...
+	changed  fsm.Instant                // ... and when it was first seen
+	idle     fsm.Instant                // since when the primary at rest says that it does not serve, 0 when it serves
 }
 
 type stepKey struct {
@@ -73,7 +76,7 @@ func (n *Node) leadership(isLeader bool, term uint64) {
 	n.stats.tookOffice()
 	ctx, cancel := context.WithCancel(n.ctx)
 	l := &leading{n: n, term: term, wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}),
-		inFlight: map[orderKey]bool{}, catching: map[fsm.NodeID]catching{}}
+		inFlight: map[orderKey]bool{}, catching: map[fsm.NodeID]catching{}, unable: map[fsm.NodeID]fsm.Instant{}}
 	n.leading.Store(l)
 	go func() {
 		defer close(l.done)
@@ -127,7 +130,7 @@ func (l *leading) takeOffice(ctx context.Context) bool {
 // turn decides once. It reports whether something was committed, so that another turn is due.
 func (l *leading) turn(ctx context.Context) bool {
 	st := l.n.store.State()
-	v := fsm.Classify(st, l.view(st))
+	v := l.ageSet(st, fsm.Classify(st, l.view(st)))
 	d := fsm.Decide(st, v)
 	l.report(d)
 	for _, o := range d.Orders {
@@ -171,11 +174,35 @@ func (l *leading) view(st fsm.State) fsm.View {
 		}
 		return gone
 	})
-	for _, m := range st.Sync.Members {
-		if c, ok := l.catching[m.Node]; ok && c.target == caught {
-			v.CaughtUp = append(v.CaughtUp, fsm.SyncMember{Node: m.Node, Incarnation: c.incarnation})
+	for _, id := range st.DataNodes() {
+		if c, ok := l.catching[id]; ok && c.target == caught {
+			v.CaughtUp = append(v.CaughtUp, fsm.SyncMember{Node: id, Incarnation: c.incarnation})
 		}
 	}
+	return v
+}
+
+// ageSet adds since when members of the sync set have been unable to acknowledge, and since when a change of it has been prepared.
+func (l *leading) ageSet(st fsm.State, v fsm.View) fsm.View {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range v.Nodes {
+		id := v.Nodes[i].ID
+		if _, in := st.Sync.Member(id); !in || fsm.CannotAck(st, v, id) == "" {
+			delete(l.unable, id)
+		} else if l.unable[id] == 0 {
+			l.unable[id] = v.Now
+		}
+		v.Nodes[i].UnableSince = l.unable[id]
+	}
+	index := uint64(0)
+	if st.Change != nil {
+		index = st.Change.Index
+	}
+	if index != l.change {
+		l.change, l.changed = index, v.Now
+	}
+	v.ChangeSince = l.changed
 	return v
 }
 

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/highbase/highbase/fsm"
-	"github.com/highbase/highbase/fsm/gtid"
 )
 
 // orderReply is what a node answers to an order.
@@ -111,23 +110,24 @@ func (l *leading) followCatching(ctx context.Context, st fsm.State, v fsm.View) 
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, m := range st.Sync.Members {
-		nv := v.Node(m.Node)
+	for _, id := range st.DataNodes() {
+		nv := v.Node(id)
 		inc := nv.Obs.Incarnation
-		c := l.catching[m.Node]
+		m, in := st.Sync.Member(id)
+		c := l.catching[id]
 		switch {
-		case inc == "" || inc == m.Incarnation || !v.Fresh(st, m.Node) || nv.Obs.Standing != fsm.StandingReplica:
-			delete(l.catching, m.Node)
+		case id == st.Primary || inc == "" || in && inc == m.Incarnation || !v.Fresh(st, id) || nv.Obs.Standing != fsm.StandingReplica:
+			delete(l.catching, id)
 		case c.incarnation != inc:
-			l.catching[m.Node] = catching{incarnation: inc, asked: true}
-			go l.askTarget(ctx, st, m.Node, inc)
+			l.catching[id] = catching{incarnation: inc, asked: true}
+			go l.askTarget(ctx, st, id, inc)
 		case !c.asked:
 			c.asked = true
-			l.catching[m.Node] = c
-			go l.askTarget(ctx, st, m.Node, inc)
-		case c.target != "" && c.target != caught && holds(st.Server, nv.Obs.Server.Received, c.target):
+			l.catching[id] = c
+			go l.askTarget(ctx, st, id, inc)
+		case c.target != "" && c.target != caught && fsm.Holds(st.Server, nv.Obs.Server.Received, c.target):
 			c.target = caught
-			l.catching[m.Node] = c
+			l.catching[id] = c
 			wake(l.wake)
 		}
 	}
@@ -137,7 +137,7 @@ func (l *leading) followCatching(ctx context.Context, st fsm.State, v fsm.View) 
 func (l *leading) askTarget(ctx context.Context, st fsm.State, node fsm.NodeID, inc string) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	pos, err := l.n.positionOf(ctx, st.Primary)
+	pos, err := l.n.positionOf(ctx, st.Primary, st.Epoch)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.catching[node]
@@ -146,14 +146,4 @@ func (l *leading) askTarget(ctx context.Context, st fsm.State, node fsm.NodeID, 
 	}
 	c.target, c.asked = pos, err == nil && pos != ""
 	l.catching[node] = c
-}
-
-// holds tells whether one position certainly contains another. What cannot be read, or cannot be told from positions alone, does not.
-func holds(server, position, other string) bool {
-	a, err := gtid.Parse(gtid.Flavor(server), position)
-	if err != nil {
-		return false
-	}
-	b, err := gtid.Parse(gtid.Flavor(server), other)
-	return err == nil && a.Contains(b) && gtid.Proven(a, b)
 }

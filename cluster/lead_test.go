@@ -245,7 +245,7 @@ func TestHoldsKnowsWhatItCannotTell(t *testing.T) {
 		{"rubbish", "0-1-5", false},
 		{"0-1-5", "rubbish", false},
 	} {
-		if got := holds("mariadb", c.position, c.other); got != c.want {
+		if got := fsm.Holds("mariadb", c.position, c.other); got != c.want {
 			t.Errorf("%q holds %q: %t", c.position, c.other, got)
 		}
 	}

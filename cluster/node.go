@@ -48,6 +48,7 @@ type Node struct {
 	local      atomic.Pointer[turn]
 
 	nudges nudges
+	sync   syncState
 
 	wake   chan struct{} // local loop
 	ctx    context.Context

@@ -39,6 +39,8 @@ func (n *Node) observation() fsm.Observation {
 		o.VIPHeld = o.VIPHeld || a.Held
 	}
 	o.GateOpen = n.gateOpen()
+	o.SyncOff, o.Prepared, o.PreparedAt = n.sync.read()
+	o.PortGated = n.cfg.Addresser.PortGated()
 	o.LeaseLeft = n.holder.left(st.Epoch)
 	o.ServedIndex, o.FailedIndex, o.FailedReason, o.Phases = n.stats.progress()
 	if t := n.local.Load(); t != nil {
@@ -101,10 +103,11 @@ func (n *Node) gather(st fsm.State) fsm.Local {
 			l.SourceUp = obs.Server.State == fsm.ServerUp
 		}
 	}
-	blocked, err := n.cfg.Addresser.Blocked()
-	if err != nil {
+	var err error
+	if l.Blocked, err = n.blockedNodes(); err != nil {
 		n.stats.note(n.log, "reading the blocked hosts", err)
 	}
-	l.Blocked = len(blocked) > 0
+	l.Confirmed, l.PortGated = n.confirmed(st), n.cfg.Addresser.PortGated()
+	l.SyncOff, l.Prepared, _ = n.sync.read()
 	return l
 }

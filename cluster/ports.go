@@ -68,6 +68,8 @@ type Database interface {
 	KillClients(ctx context.Context) (int, error)
 	// Position is everything executed here.
 	Position(ctx context.Context) (string, error)
+	// Written is everything in the binary log, what waits for its acknowledgement too: whatever was acknowledged before the call is in it.
+	Written(ctx context.Context) (string, error)
 	// History is what tells a branch from a prefix: PrepareRewind of another node takes it.
 	History(ctx context.Context) (string, error)
 	// Contains tells whether this server's history holds position.

@@ -60,7 +60,7 @@ func (n *Node) repoint(ctx context.Context, a fsm.Action, src fsm.Member) error 
 	}
 	n.repointing.Store(true)
 	defer n.repointing.Store(false)
-	if err := n.cfg.Database.Follow(ctx, src.Address, src.MySQLPort, true); err != nil {
+	if err := n.cfg.Database.Follow(ctx, src.Address, src.MySQLPort, n.acknowledges(n.store.State())); err != nil {
 		return fmt.Errorf("following %s: %w", src.ID, err)
 	}
 	sv := n.cfg.Prober.Look(ctx)
@@ -117,7 +117,7 @@ func (n *Node) contained(ctx context.Context, a fsm.Action) (bool, error) {
 		return false, err
 	}
 	// What the primary was promoted to hold it holds: that needs no question.
-	if st := n.store.State(); st.Epoch == a.Epoch && st.Op != nil && st.Op.To == a.Target && st.Op.Position != "" && holds(st.Server, st.Op.Position, pos) {
+	if st := n.store.State(); st.Epoch == a.Epoch && st.Op != nil && st.Op.To == a.Target && st.Op.Position != "" && fsm.Holds(st.Server, st.Op.Position, pos) {
 		return true, nil
 	}
 	reply, err := n.askPosition(ctx, a.Target, pos)

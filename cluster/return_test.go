@@ -28,7 +28,7 @@ func (u *unit) positions(id fsm.NodeID, serving uint64) {
 		}
 		u.w.mu.Lock()
 		defer u.w.mu.Unlock()
-		return map[string]any{"position": place(h.log), "history": place(h.log), "contains": h.has(in.Position), "serving": serving}, nil
+		return map[string]any{"position": place(h.log), "history": place(h.log), "contains": h.has(in.Position), "serving": serving, "barrier": serving}, nil
 	}})
 }
 

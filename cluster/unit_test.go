@@ -73,10 +73,12 @@ func (u *unit) steady(primary fsm.NodeID) {
 	u.apply(fsm.Command{Settle: &fsm.Settle{OpID: 1, Epoch: 1}})
 	u.fresh.Store(true)
 	for _, m := range u.cfg.Peers {
-		if m.ID != primary {
-			u.apply(fsm.Command{Recount: &fsm.Recount{Epoch: 1, Node: m.ID, Incarnation: "inc-" + string(m.ID)}})
+		if m.ID != primary && m.Role == fsm.RoleData {
+			u.apply(fsm.Command{Grow: &fsm.Grow{Epoch: 1, Node: m.ID, Incarnation: "inc-" + string(m.ID)}})
 		}
 	}
+	index := u.apply(fsm.Command{Intend: &fsm.Intend{Epoch: 1, Kind: fsm.ChangeAcks, Acks: 1}})
+	u.apply(fsm.Command{Complete: &fsm.Complete{Epoch: 1, Index: index, Holders: u.store.State().Sync.Members}})
 }
 
 // promise changes what this node has promised before the test.

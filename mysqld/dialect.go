@@ -18,6 +18,8 @@ type dialect interface {
 	// what the relay log holds. It returns the uptime.
 	readStatus(ctx context.Context, q querier, st *Status) (time.Duration, error)
 	executed(ctx context.Context, q querier) (string, error)
+	// written is executed, and what is in the binary log but waits there for its acknowledgement.
+	written(ctx context.Context, q querier) (string, error)
 	// history reads what tells whether a position is in this server's past, as
 	// gtid.ParseHistory takes it.
 	history(ctx context.Context, q querier) (string, error)

@@ -184,6 +184,9 @@ func (mariadb) executed(ctx context.Context, q querier) (string, error) {
 	return joinMariaDB(v["b"], v["r"]), nil
 }
 
+// written: the position is that of the binary log, in which waiting transactions stand already.
+func (m mariadb) written(ctx context.Context, q querier) (string, error) { return m.executed(ctx, q) }
+
 // bypassers reads the privileges that the manager is allowed to see.
 func (mariadb) bypassers(ctx context.Context, q querier, cfg Config) ([]string, error) {
 	return grantees(ctx, q, cfg, "SUPER", "READ_ONLY ADMIN")

@@ -162,6 +162,50 @@ func (mysqlDialect) executed(ctx context.Context, q querier) (string, error) {
 	return withoutSpace(r["position"]), err
 }
 
+// written adds the GTIDs that sessions own: a transaction in the binary log that waits for its acknowledgement, or was acknowledged a moment ago, is
+// not in gtid_executed before the engine has committed it. Owned ones are read first: what has left them by the second read is in gtid_executed.
+func (m mysqlDialect) written(ctx context.Context, q querier) (string, error) {
+	owned, err := row(ctx, q, "SELECT @@global.gtid_owned AS owned")
+	if err != nil {
+		return "", err
+	}
+	executed, err := m.executed(ctx, q)
+	if err != nil {
+		return "", err
+	}
+	set, err := gtid.Parse(gtid.MySQL, executed)
+	if err != nil {
+		return "", fmt.Errorf("gtid_executed: %w", err)
+	}
+	for _, part := range ownedSets(owned["owned"]) {
+		more, err := gtid.Parse(gtid.MySQL, part)
+		if err != nil {
+			return "", fmt.Errorf("gtid_owned: %w", err)
+		}
+		if set, err = gtid.Union(set, more); err != nil {
+			return "", fmt.Errorf("gtid_owned: %w", err)
+		}
+	}
+	return set.String(), nil
+}
+
+// ownedSets takes the owners out of gtid_owned: "uuid:57#12:58#13" are two transactions of the sessions 12 and 13. Sets of several servers are
+// separated by commas.
+func ownedSets(owned string) []string {
+	var out []string
+	for part := range strings.SplitSeq(withoutSpace(owned), ",") {
+		uuid, rest, found := strings.Cut(part, ":")
+		if !found {
+			continue
+		}
+		for item := range strings.SplitSeq(rest, ":") {
+			number, _, _ := strings.Cut(item, "#")
+			out = append(out, uuid+":"+number)
+		}
+	}
+	return out
+}
+
 // bypassers: super_read_only stops all of them, but not while the barrier is
 // written, when only read_only is on.
 func (mysqlDialect) bypassers(ctx context.Context, q querier, cfg Config) ([]string, error) {

@@ -189,6 +189,18 @@ func (s *Server) History(ctx context.Context) (string, error) {
 	return text, nil
 }
 
+// Written is everything in this server's binary log, what waits there for its
+// acknowledgement too: whatever was acknowledged before the call is in it.
+func (s *Server) Written(ctx context.Context) (string, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	position, err := s.dialect.written(ctx, s.db)
+	if err != nil {
+		return "", fmt.Errorf("reading what %s has written: %w", s.target(), err)
+	}
+	return position, nil
+}
+
 // Contains reports whether the server's executed history holds position: the
 // very transactions, not others under the same numbers.
 func (s *Server) Contains(ctx context.Context, position string) (bool, error) {

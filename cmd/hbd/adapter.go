@@ -182,6 +182,9 @@ func (d *database) Position(ctx context.Context) (string, error) {
 	return st.Executed, err
 }
 
+// Written implements cluster.Database.
+func (d *database) Written(ctx context.Context) (string, error) { return d.server.Written(ctx) }
+
 func (d *database) History(ctx context.Context) (string, error) { return d.server.History(ctx) }
 
 func (d *database) Contains(ctx context.Context, position string) (bool, error) {
