@@ -85,7 +85,7 @@ func (n *Node) noteTurn(st fsm.State, l fsm.Local, actions []fsm.Action) {
 
 // standing is the node's condition in one word.
 func standing(st fsm.State, self fsm.NodeID, l fsm.Local) fsm.Standing {
-	_, counts := st.Sync.Member(self)
+	counts := st.MayAcknowledge(self)
 	following := l.FollowsRight && l.Server.IORunning && !l.Server.IOConnecting && l.Server.SQLRunning && l.Server.ReplicaSync == counts && l.Followed >= st.Epoch
 	switch {
 	case l.Quarantine != "":

@@ -96,12 +96,15 @@ func (n *Node) gather(st fsm.State) fsm.Local {
 	for _, a := range n.cfg.Addresser.Addresses() {
 		l.VIPHeld = l.VIPHeld || a.Held
 	}
-	if m, ok := st.Member(st.Primary); ok {
+	source := st.SourceOf(n.cfg.Node)
+	if m, ok := st.Member(source); ok {
 		l.FollowsRight = sv.HasReplication && sv.SourceHost == m.Address && sv.SourcePort == m.MySQLPort
-		if obs, _, ok := n.peers.observed(st.Primary); ok {
-			l.OtherServes = obs.Serving == st.Epoch
+		if obs, _, ok := n.peers.observed(source); ok {
 			l.SourceUp = obs.Server.State == fsm.ServerUp
 		}
+	}
+	if obs, _, ok := n.peers.observed(st.Primary); ok {
+		l.OtherServes = st.Primary != "" && obs.Serving == st.Epoch
 	}
 	var err error
 	if l.Blocked, err = n.blockedNodes(); err != nil {

@@ -25,6 +25,8 @@ type Promises struct {
 	IncID        string `json:"inc_id"`        // ... is the successor of this incarnation by a repoint that dropped nothing
 	WholeEpoch   uint64 `json:"whole_epoch"`   // epoch that was first followed ...
 	WholeID      string `json:"whole_id"`      // ... by this incarnation
+	ChainEpoch   uint64 `json:"chain_epoch"`   // epoch to come, whose primary-to-be it follows already ...
+	ChainID      string `json:"chain_id"`      // ... and this was its incarnation when it began to
 	Quarantine   string `json:"quarantine"`
 }
 

@@ -52,15 +52,19 @@ func (n *Node) repoint(ctx context.Context, a fsm.Action, src fsm.Member) error 
 	}
 	old := n.cfg.Prober.Look(ctx)
 	before, _ := n.incarnation(old, n.promises.get())
-	first := n.promises.get().Followed < a.Epoch
-	if first {
-		if err := n.promises.update(func(p *Promises) { p.Followed, p.WholeEpoch, p.WholeID = a.Epoch, a.Epoch, before }); err != nil {
-			return err
-		}
+	st := n.store.State()
+	first, err := n.promiseToFollow(a, st, src, before)
+	if err != nil {
+		return err
+	}
+	// Turned on before it has left its old source, its acknowledgements would count there.
+	sync := st.MayAcknowledge(n.cfg.Node) && (src.ID == st.Primary || old.SourceHost == src.Address && old.SourcePort == src.MySQLPort)
+	if sync {
+		n.sync.setOff(0)
 	}
 	n.repointing.Store(true)
 	defer n.repointing.Store(false)
-	if err := n.cfg.Database.Follow(ctx, src.Address, src.MySQLPort, n.acknowledges(n.store.State())); err != nil {
+	if err := n.cfg.Database.Follow(ctx, src.Address, src.MySQLPort, sync); err != nil {
 		return fmt.Errorf("following %s: %w", src.ID, err)
 	}
 	sv := n.cfg.Prober.Look(ctx)
@@ -76,6 +80,31 @@ func (n *Node) repoint(ctx context.Context, a fsm.Action, src fsm.Member) error 
 		}
 		if first && before == "" {
 			p.WholeID = token
+		}
+	})
+}
+
+// promiseToFollow writes down which epoch is followed from here on, and by which incarnation. It reports whether the epoch is followed for the first
+// time and nothing of it can have arrived before.
+func (n *Node) promiseToFollow(a fsm.Action, st fsm.State, src fsm.Member, before string) (first bool, err error) {
+	old := n.promises.get()
+	first = old.Followed < a.Epoch
+	chain := src.ID != st.Primary && old.ChainEpoch != st.Epoch+1
+	if !first && !chain {
+		return false, nil
+	}
+	// What a chained node has received of this epoch it received since it was chained to its primary: only who has forgotten nothing since then is whole.
+	wasChained := old.ChainEpoch == a.Epoch
+	whole := before
+	if wasChained {
+		whole = old.ChainID
+	}
+	return first && !wasChained, n.promises.update(func(p *Promises) {
+		if first {
+			p.Followed, p.WholeEpoch, p.WholeID = a.Epoch, a.Epoch, whole
+		}
+		if chain {
+			p.ChainEpoch, p.ChainID = st.Epoch+1, before
 		}
 	})
 }

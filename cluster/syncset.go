@@ -202,12 +202,3 @@ func (n *Node) switchSyncOff(ctx context.Context) error {
 	n.peers.kickAll()
 	return nil
 }
-
-// acknowledges says whether this node's acknowledgement may count, and forgets that it was off before it is switched on.
-func (n *Node) acknowledges(st fsm.State) bool {
-	_, in := st.Sync.Member(n.cfg.Node)
-	if in {
-		n.sync.setOff(0)
-	}
-	return in
-}

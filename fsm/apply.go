@@ -31,6 +31,8 @@ func Apply(s State, index uint64, c Command) (State, error) {
 		err = next.applyRestarted(*c.Restarted, c.At)
 	case c.Switchover != nil:
 		err = next.applySwitchover(*c.Switchover, c.At)
+	case c.Chain != nil:
+		err = next.applyChain(*c.Chain, c.At)
 	case c.Release != nil:
 		err = next.applyRelease(*c.Release, c.At)
 	case c.Rollback != nil:

@@ -26,8 +26,30 @@ func (s *State) applySwitchover(c Switchover, at time.Time) error {
 	return nil
 }
 
-func (s *State) applyRelease(c Release, at time.Time) error {
+// applyChain: who is in the set stays where its acknowledgements are needed, and no more than are needed may be in it.
+func (s *State) applyChain(c Chain, at time.Time) error {
 	if err := s.expect(c.OpID, c.Epoch, StepPrepared); err != nil {
+		return fmt.Errorf("chain: %w", err)
+	}
+	switch _, in := s.Sync.Member(s.Op.To); {
+	case s.Change != nil:
+		return refuse("chain while a change of the sync set is prepared since index %d", s.Change.Index)
+	case !in:
+		return refuse("chain under %s, which is not in the sync set", s.Op.To)
+	case s.Sync.Acks < 1 || len(s.Sync.Members) != s.Sync.Acks:
+		return refuse("chain with %d members of whom %d are needed", len(s.Sync.Members), s.Sync.Acks)
+	}
+	s.Op.Chained = true
+	s.enter(StepChained, at, fmt.Sprintf("the others replicate from %s already", s.Op.To))
+	return nil
+}
+
+func (s *State) applyRelease(c Release, at time.Time) error {
+	from := StepPrepared
+	if s.Op != nil && s.Op.Chained {
+		from = StepChained
+	}
+	if err := s.expect(c.OpID, c.Epoch, from); err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
 	if s.Change != nil {
@@ -40,7 +62,7 @@ func (s *State) applyRelease(c Release, at time.Time) error {
 
 // applyRollback and applyPromote are compare-and-swaps on the same step: exactly one of them can commit (I4).
 func (s *State) applyRollback(c Rollback, at time.Time) error {
-	if s.Op == nil || s.Op.ID != c.OpID || s.Epoch != c.Epoch || (s.Op.Step != StepPrepared && s.Op.Step != StepReleasing) {
+	if s.Op == nil || s.Op.ID != c.OpID || s.Epoch != c.Epoch || !slices.Contains([]Step{StepPrepared, StepChained, StepReleasing}, s.Op.Step) {
 		return refuse("rollback of operation %d at epoch %d: running is operation %d at epoch %d", c.OpID, c.Epoch, s.opID(), s.Epoch)
 	}
 	s.Phase = PhaseSteady

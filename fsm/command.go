@@ -31,6 +31,7 @@ type Command struct {
 	Restart    *Restart    `json:"restart,omitempty"`
 	Restarted  *Restarted  `json:"restarted,omitempty"`
 	Switchover *Switchover `json:"switchover,omitempty"`
+	Chain      *Chain      `json:"chain,omitempty"`
 	Release    *Release    `json:"release,omitempty"`
 	Rollback   *Rollback   `json:"rollback,omitempty"`
 	Recount    *Recount    `json:"recount,omitempty"`
@@ -120,6 +121,12 @@ type Switchover struct {
 	Cause string `json:"cause"`
 }
 
+// Chain has everybody outside the sync set replicate from the candidate: its first commit then finds them connected.
+type Chain struct {
+	OpID  uint64 `json:"op_id"`
+	Epoch uint64 `json:"epoch"`
+}
+
 // Release asks the old primary to let go: the pause begins.
 type Release struct {
 	OpID  uint64 `json:"op_id"`
@@ -167,6 +174,8 @@ func (c Command) Name() string {
 		return "restarted"
 	case c.Switchover != nil:
 		return "switchover"
+	case c.Chain != nil:
+		return "chain"
 	case c.Release != nil:
 		return "release"
 	case c.Rollback != nil:

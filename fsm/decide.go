@@ -51,6 +51,7 @@ func init() {
 		{Code: "primary.lost", Why: "a quorum reaches neither hbd nor mysqld of the primary", When: primaryLost, Do: (*deciding).takeover},
 		{Code: "primary.agent-lost", Why: "a quorum does not reach the primary's hbd and its lease has run out: its gate is closed", When: primaryAgentLost, Do: (*deciding).takeover},
 		{Code: "switchover.prepare", Why: "a planned change waits for its candidate to be close", When: atStep(StepPrepared), Do: (*deciding).prepared},
+		{Code: "switchover.chain", Why: "the others replicate from the candidate before the pause", When: atStep(StepChained), Do: (*deciding).chained},
 		{Code: "switchover.release", Why: "the old primary lets go, the candidate catches up", When: atStep(StepReleasing), Do: (*deciding).releasing},
 		{Code: "restart.running", Why: "the service is being restarted in place", When: atStep(StepRestart), Do: (*deciding).restarting},
 		{Code: "service.down", Why: "the primary's host lives, its mysqld does not serve", When: serviceDown, Do: (*deciding).serviceLost},

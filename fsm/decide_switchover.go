@@ -1,33 +1,93 @@
 package fsm
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/highbase/highbase/fsm/gtid"
 )
 
-// prepared: everything is checked while the old primary still serves. The pause begins only when the candidate is close.
+// prepared: everything is checked, and everything that can be done beforehand is done, while the old primary still serves. The set shrinks to the
+// candidate and those that W needs besides; the others are turned to replicate from the candidate.
 func (d *deciding) prepared() {
 	if d.serviceGone() {
 		return
 	}
-	verdicts := SwitchoverGates(d.s, d.v, d.s.Op.To)
-	var refusal *Verdict
-	for i := range verdicts {
-		if !verdicts[i].OK {
-			refusal = &verdicts[i]
-			break
-		}
-	}
-	d.out.Verdicts = append(d.out.Verdicts, verdicts...)
-	if refusal == nil {
-		d.propose(Command{Release: &Release{OpID: d.s.Op.ID, Epoch: d.s.Epoch}})
+	if d.s.Change != nil {
+		d.changing()
 		return
 	}
-	if d.v.Now-d.v.StepSince > d.s.Settings.PrepareTimeout || d.v.Node(d.s.Op.To).Lost {
-		d.rollback(refusal.String())
+	if !d.gatesPass() {
+		return
 	}
+	s, to := d.s, d.s.Op.To
+	if len(d.others()) == 0 || s.Sync.Acks < 1 {
+		d.propose(Command{Release: &Release{OpID: s.Op.ID, Epoch: s.Epoch}})
+		return
+	}
+	for i := len(s.Sync.Members) - 1; i >= 0 && len(s.Sync.Members) > s.Sync.Acks; i-- {
+		if m := s.Sync.Members[i]; m.Node != to {
+			d.intend("switchover.shrink", Intend{Kind: ChangeShrink, Node: m.Node, Cause: fmt.Sprintf("%s is to replicate from %s before the pause", m.Node, to)})
+			return
+		}
+	}
+	d.say("switchover.chain", to, true, "%v replicate from it before the pause", d.others())
+	d.propose(Command{Chain: &Chain{OpID: s.Op.ID, Epoch: s.Epoch}})
+}
+
+// chained: the pause begins when the others are connected to the candidate, or cannot be waited for any longer: then the first commit waits until the
+// old primary has been turned round.
+func (d *deciding) chained() {
+	if d.serviceGone() || !d.gatesPass() {
+		return
+	}
+	s := d.s
+	for _, id := range d.others() {
+		n := d.v.Node(id)
+		if s.OutsideSince(id) == 0 || d.follows(n, s.Op.To) && n.Obs.Server.ReplicaSync {
+			continue
+		}
+		if d.v.Now-d.v.StepSince < s.Settings.PrepareTimeout/2 {
+			d.say("switchover.chain", id, false, "it does not replicate from %s yet: %s", s.Op.To, orNone(n.Obs.Reason))
+			return
+		}
+	}
+	d.propose(Command{Release: &Release{OpID: s.Op.ID, Epoch: s.Epoch}})
+}
+
+// gatesPass looks at every gate; an operation that waits too long for one is rolled back.
+func (d *deciding) gatesPass() bool {
+	verdicts := SwitchoverGates(d.s, d.v, d.s.Op.To)
+	d.out.Verdicts = append(d.out.Verdicts, verdicts...)
+	i := slices.IndexFunc(verdicts, func(v Verdict) bool { return !v.OK })
+	if i < 0 {
+		return true
+	}
+	if d.v.Now-d.v.StepSince > d.s.Settings.PrepareTimeout || d.v.Node(d.s.Op.To).Lost {
+		d.rollback(verdicts[i].String())
+	}
+	return false
+}
+
+// others are the replicas that are no part of the change itself and work.
+func (d *deciding) others() []NodeID {
+	var out []NodeID
+	for _, id := range d.s.DataNodes() {
+		n := d.v.Node(id)
+		if id != d.s.Op.From && id != d.s.Op.To && d.v.Fresh(d.s, id) && !n.Lost && !n.AgentLost && n.Obs.Server.State == ServerUp && n.Obs.Standing != StandingQuarantined {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// follows tells whether a node reports to replicate from another, connected.
+func (d *deciding) follows(n NodeView, source NodeID) bool {
+	m, ok := d.s.Member(source)
+	sv := n.Obs.Server
+	return ok && sv.SourceHost == m.Address && sv.SourcePort == m.MySQLPort && sv.IORunning && !sv.IOConnecting && sv.SQLRunning
 }
 
 // serviceGone rolls back at once when the old primary's mysqld is gone: its restart must not wait for a switchover that cannot succeed.
@@ -60,17 +120,25 @@ func (d *deciding) releasing() {
 	}
 }
 
-// switchedSet is the old primary, with the incarnation that released, and the members that still count.
+// switchedSet is whoever replicates from the candidate already, the old primary with the incarnation that released, and the members that still count.
 func (d *deciding) switchedSet() []SyncMember {
-	out := []SyncMember{{Node: d.s.Op.From, Incarnation: d.v.Release.Incarnation}}
-	for _, m := range d.s.Sync.Members {
-		if m.Node != d.s.Op.To && m.Node != d.s.Op.From && CannotAck(d.s, d.v, m.Node) == "" && len(out) < d.s.setLimit() {
+	s := d.s
+	var out []SyncMember
+	for _, id := range s.DataNodes() {
+		if n := d.v.Node(id); s.chained(id) && CannotAck(s, d.v, id) == "" && d.follows(n, s.Op.To) && len(out) < s.setLimit()-1 {
+			out = append(out, SyncMember{Node: id, Incarnation: n.Obs.Incarnation})
+		}
+	}
+	out = append(out, SyncMember{Node: s.Op.From, Incarnation: d.v.Release.Incarnation})
+	for _, m := range s.Sync.Members {
+		if m.Node != s.Op.To && m.Node != s.Op.From && CannotAck(s, d.v, m.Node) == "" && len(out) < s.setLimit() {
 			if d.v.Node(m.Node).Obs.Incarnation != m.Incarnation {
 				m.Incarnation = ""
 			}
 			out = append(out, m)
 		}
 	}
+	slices.SortFunc(out, func(a, b SyncMember) int { return cmp.Compare(a.Node, b.Node) })
 	return out
 }
 

@@ -29,9 +29,10 @@ func (k Kind) Planned() bool { return k == KindSwitchover || k == KindHandover }
 // Step is where an operation stands. Steps only go forward; each is entered by one committed command.
 type Step string
 
-// The steps. A failover goes begun, fenced, promoted; a switchover prepared, releasing, promoted; a restart has one.
+// The steps. A failover goes begun, fenced, promoted; a switchover prepared, chained if there are others, releasing, promoted; a restart has one.
 const (
 	StepPrepared  Step = "prepared"  // switchover: checked, still serving
+	StepChained   Step = "chained"   // switchover: still serving, and the others already replicate from the candidate
 	StepReleasing Step = "releasing" // switchover: the old primary is asked to stop and say what it has
 	StepBegun     Step = "begun"     // failover: the old epoch's lease is no longer renewed; freeze and fence are under way
 	StepFenced    Step = "fenced"    // failover: evidence that the old primary can do no harm is committed
@@ -84,7 +85,8 @@ type Operation struct {
 	Cause    string          `json:"cause"`
 	Attempt  int             `json:"attempt"` // restart: which one; failover: how often it has begun again
 	Excluded []NodeID        `json:"excluded,omitempty"`
-	Lossy    bool            `json:"lossy,omitempty"` // an operator accepted that acknowledged writes may be lost
+	Chained  bool            `json:"chained,omitempty"` // switchover: whoever is outside the sync set replicates from To
+	Lossy    bool            `json:"lossy,omitempty"`   // an operator accepted that acknowledged writes may be lost
 	Fence    *Evidence       `json:"fence,omitempty"`
 	Answers  []Answer        `json:"answers,omitempty"`
 	Position string          `json:"position,omitempty"` // what the candidate must hold before it serves

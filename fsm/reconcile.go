@@ -22,7 +22,7 @@ type Local struct {
 	ServedIndex  uint64
 	FailedIndex  uint64 // index of the restart order whose start failed
 	Server       ServerStatus
-	FollowsRight bool     // its source is the present primary
+	FollowsRight bool     // its source is the one it should have: State.SourceOf
 	SourceUp     bool     // the present primary says that its mysqld runs
 	Blocked      []NodeID // nodes with which replication traffic is blocked here
 	Confirmed    []NodeID // outsiders whose own hbd has confirmed that their semi-sync is off, since they are outside
@@ -72,7 +72,7 @@ type Action struct {
 	Kind   ActionKind
 	Epoch  uint64
 	Index  uint64 // log index of the state it was decided from: weakening actions need it applied, and it is
-	Target NodeID // follow, return: the primary
+	Target NodeID // follow: the source; return: the primary
 	Rule   string // the row that ordered it
 	Why    string
 }
@@ -130,13 +130,10 @@ func (p *place) inSync() bool {
 	return want == 0 || p.l.Server.SourceSync && p.l.Server.Acks == want
 }
 
-// mayAck: this node's acknowledgement counts, or will as soon as it connects.
-func (p *place) mayAck() bool { _, in := p.s.Sync.Member(p.self); return in }
-
 // syncRight: a replica acknowledges if it is in the set, and only then.
 func (p *place) syncRight() bool {
 	sv := p.l.Server
-	if p.mayAck() {
+	if p.s.MayAcknowledge(p.self) {
 		return sv.ReplicaSync || sv.IOConnecting
 	}
 	return !sv.ReplicaSync && !sv.ReplicaSyncSet
@@ -226,7 +223,7 @@ var rows = []Row{
 	{"primary.serving", "serves", func(p *place) bool { return p.isPrimary() }, []ActionKind{ActNone}},
 
 	{"replica.sync-off", "outside the sync set: its acknowledgement must not count", func(p *place) bool {
-		return p.serverUp() && p.s.OutsideSince(p.self) > p.l.SyncOff && p.l.Frozen <= p.s.Epoch
+		return p.serverUp() && p.s.OutsideSince(p.self) > p.l.SyncOff && !p.s.MayAcknowledge(p.self) && p.l.Frozen <= p.s.Epoch
 	}, []ActionKind{ActSyncOff}},
 
 	{"return.not-settled", "was primary; keeps every byte while no newer epoch is settled", func(p *place) bool { return p.tail() && p.s.Settled() <= p.l.Held && !p.handedOver() }, []ActionKind{ActNone}},
@@ -261,7 +258,11 @@ func Reconcile(s State, self NodeID, l Local) []Action {
 	var out []Action
 	add := func(r Row) {
 		for _, k := range r.Actions {
-			out = append(out, Action{Kind: k, Epoch: s.Epoch, Index: s.Index, Target: s.Primary, Rule: r.Code, Why: r.Why})
+			target := s.SourceOf(self)
+			if k == ActReturn {
+				target = s.Primary // whoever was primary itself is compared with the one that is
+			}
+			out = append(out, Action{Kind: k, Epoch: s.Epoch, Index: s.Index, Target: target, Rule: r.Code, Why: r.Why})
 		}
 	}
 	for _, r := range guardRows {

@@ -107,6 +107,24 @@ func (s State) CoverPort() bool {
 	return s.Sync.Acks == 0 || s.Change != nil && s.Change.Kind == ChangeAcks && s.Change.Acks == 0
 }
 
+// SourceOf is whom a replica replicates from: the primary; or the candidate of a switchover, for those outside the set once they are chained to it.
+func (s State) SourceOf(id NodeID) NodeID {
+	if s.chained(id) {
+		return s.Op.To
+	}
+	return s.Primary
+}
+
+func (s State) chained(id NodeID) bool {
+	return s.Op != nil && s.Op.Chained && s.Primary == s.Op.From && id != s.Op.From && id != s.Op.To && s.OutsideSince(id) > 0
+}
+
+// MayAcknowledge tells whether a replica's acknowledgements count where it replicates from.
+func (s State) MayAcknowledge(id NodeID) bool {
+	_, in := s.Sync.Member(id)
+	return in || s.chained(id)
+}
+
 // OutsideSince is the index since which a node is outside the set; 0 when its acknowledgement may count.
 func (s State) OutsideSince(id NodeID) uint64 {
 	i := slices.IndexFunc(s.Outside, func(o Outsider) bool { return o.Node == id })
@@ -140,8 +158,8 @@ func (s *State) mayChangeSet(epoch uint64, what string) error {
 	switch {
 	case epoch != s.Epoch || s.Primary == "":
 		return refuse("%s for epoch %d, the epoch is %d with primary %q", what, epoch, s.Epoch, s.Primary)
-	case s.Op != nil && s.Op.Step == StepReleasing:
-		return refuse("%s while epoch %d is being released", what, s.Epoch)
+	case s.Op != nil && (s.Op.Step == StepReleasing || s.Op.Step == StepChained):
+		return refuse("%s while a switchover is at step %s", what, s.Op.Step)
 	}
 	return nil
 }
