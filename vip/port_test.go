@@ -138,7 +138,11 @@ func TestGatedPortAnswersNobodyLate(t *testing.T) {
 				return
 			}
 			n.self.mustBeReset(served) // the answer met the gate on its way out
-			client.mustEndReset(asked)
+			_, err = asked.Write([]byte("well?"))
+			check(t, err, "asking again")
+			if got, err := client.read(asked, waitLimit); got != "" || !errors.Is(err, syscall.ECONNRESET) {
+				t.Fatalf("after the end of the lease the client read %q, %v", got, err)
+			}
 			check(t, m.GatePort(false), "taking the gate from the port")
 		})
 	}
@@ -192,20 +196,22 @@ func (k *hammer) goesOn(t *testing.T) {
 	eventually(t, "attempts to connect", func() bool { return k.refused.Load()+k.passed.Load() >= begun+5 })
 }
 
-// restarts are the ways from one start of hbd to the next: the table adopted, replaced, and replaced by a
-// smaller one.
-func restarts(t *testing.T) map[string]Config {
-	out := map[string]Config{"adopted": peeredConfig(t)}
-	replaced := peeredConfig(t)
+// restart is a way from one start of hbd to the next.
+type restart struct {
+	name string
+	cfg  Config
+}
+
+// restarts begins with a table that is replaced and ends with two that are adopted.
+func restarts(t *testing.T) []restart {
+	replaced, smaller, unprotected := peeredConfig(t), peeredConfig(t), peeredConfig(t)
 	replaced.PeerPorts = []uint16{3307}
-	out["replaced"] = replaced
-	smaller := peeredConfig(t)
 	smaller.Addresses = nil
-	out["without addresses"] = smaller
-	unprotected := peeredConfig(t)
 	unprotected.unowned = true
-	out["replaced by an unprotected one"] = unprotected
-	return out
+	return []restart{
+		{"replaced", replaced}, {"without addresses", smaller}, {"replaced by an unprotected one", unprotected},
+		{"replaced again", peeredConfig(t)}, {"adopted", peeredConfig(t)},
+	}
 }
 
 func TestBlocksSurviveRestarts(t *testing.T) {
@@ -221,7 +227,7 @@ func TestBlocksSurviveRestarts(t *testing.T) {
 	check(t, m.Block(peer4), "blocking")
 	k := peer.hammer(own4)
 	defer k.stop()
-	for name, cfg := range restarts(t) {
+	for _, r := range restarts(t) {
 		for _, clean := range []bool{false, true} {
 			k.goesOn(t)
 			if clean {
@@ -231,14 +237,14 @@ func TestBlocksSurviveRestarts(t *testing.T) {
 			}
 			check(t, err, "ending a manager")
 			k.goesOn(t) // with no manager at all
-			if m, err = New(cfg); err != nil {
-				t.Fatalf("%s: %v", name, err)
+			if m, err = New(r.cfg); err != nil {
+				t.Fatalf("%s: %v", r.name, err)
 			}
 			k.goesOn(t)
 			check(t, m.Block(netip.MustParseAddr("10.77.0.77")), "blocking another")
 			check(t, m.Unblock(netip.MustParseAddr("10.77.0.77")), "unblocking another")
 			if blocked, err := m.Blocked(); err != nil || len(blocked) != 1 || blocked[0] != peer4 {
-				t.Fatalf("%s: blocked are %v, %v", name, blocked, err)
+				t.Fatalf("%s: blocked are %v, %v", r.name, blocked, err)
 			}
 		}
 	}
@@ -268,14 +274,14 @@ func TestGatedPortSurvivesRestarts(t *testing.T) {
 	client.mustBeRefused(own4)
 	k := client.hammer(own4)
 	defer k.stop()
-	for name, cfg := range restarts(t) {
+	for _, r := range restarts(t) {
 		check(t, m.Stop(), "stopping")
 		k.goesOn(t)
-		if m, err = New(cfg); err != nil {
-			t.Fatalf("%s: %v", name, err)
+		if m, err = New(r.cfg); err != nil {
+			t.Fatalf("%s: %v", r.name, err)
 		}
 		if !m.PortGated() {
-			t.Fatalf("%s: not gated any more", name)
+			t.Fatalf("%s: not gated any more", r.name)
 		}
 		k.goesOn(t)
 		peer.mustReach(own4, "db1")
@@ -283,7 +289,7 @@ func TestGatedPortSurvivesRestarts(t *testing.T) {
 	check(t, m.Destroy(context.Background()), "destroying")
 	k.goesOn(t)
 	fewer := peeredConfig(t)
-	fewer.Peers = nil // the configuration's peers count, not those of the last run
+	fewer.Peers = nil // adopted, but the configuration's peers count, not those of the last run
 	m, _ = newManager(t, fewer)
 	peer.mustBeRefused(own4)
 	k.stop()
@@ -309,7 +315,7 @@ func TestForgottenBlocks(t *testing.T) {
 	check(t, m.GatePort(true), "gating")
 	peer.mustBeRefused(own4)
 	check(t, m.Stop(), "stopping")
-	cfg := restarts(t)["replaced"]
+	cfg := restarts(t)[0].cfg
 	cfg.forgetful = true
 	m, _ = newManager(t, cfg)
 	peer.mustReach(own4, "db1")
