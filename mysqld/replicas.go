@@ -181,10 +181,14 @@ func (mysqlDialect) markSemiSync(ctx context.Context, q querier, found []Replica
 	if err != nil {
 		return err
 	}
-	if len(all) == 0 {
+	return markThreads(found, all)
+}
+
+func markThreads(found []Replica, threads []record) error {
+	if len(threads) == 0 { // not even ours
 		return errNoThreads
 	}
-	for _, r := range all {
+	for _, r := range threads {
 		i := slices.IndexFunc(found, func(f Replica) bool { return f.ID == r.number("id") })
 		if i < 0 {
 			continue

@@ -115,8 +115,17 @@ func TestWaitingCommitsAreToldApart(t *testing.T) {
 	if _, err := app.ExecContext(ctx, "CREATE TABLE app.t (a INT PRIMARY KEY)"); err != nil {
 		t.Fatal(err)
 	}
+	if st := h.prober.Look(ctx); st.SourceSync || st.Acks != 0 || st.ReplicaSyncSet {
+		t.Errorf("with semi-sync off: %+v", st)
+	}
+	if err := h.server.ReplicaSemiSync(ctx, true); err != nil {
+		t.Fatal(err)
+	}
 	if err := h.server.EnableSourceSemiSync(ctx, 1); err != nil {
 		t.Fatal(err)
+	}
+	if st := h.prober.Look(ctx); !st.SourceSync || st.Acks != 1 || !st.ReplicaSyncSet || st.ReplicaSync {
+		t.Errorf("with semi-sync set, and no replica of anybody: %+v", st)
 	}
 	waiting, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
