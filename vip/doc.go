@@ -11,6 +11,10 @@
 // Every write that opens or prolongs the gate is guarded. The kernel refuses the transaction when the
 // process was held up between reading the clock and the call, so that no gate outlives its lease.
 //
+// A client that waits for an answer from a holder that vanished would wait for hours. Connections lists the
+// clients while they are served; a new holder gives that list to Tickle, which makes their kernels ask and be
+// reset.
+//
 // All instants are durations since boot on CLOCK_BOOTTIME, as Now returns them.
 //
 // It does not decide who may hold an address, it does not talk to a database or to other nodes, and it

@@ -75,7 +75,7 @@ type network struct {
 	count  int
 }
 
-func check(t *testing.T, err error, what string) {
+func check(t testing.TB, err error, what string) {
 	t.Helper()
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
