@@ -28,6 +28,7 @@ type Config struct {
 	Database  Database  // nil on a witness
 	Service   Service   // nil on a witness
 	Addresser Addresser // nil on a witness
+	Clients   Clients   // nil on a witness; clients of a lost primary then wait for their own time limits
 	Fencer    Fencer    // may be nil
 
 	HandoverTimeout time.Duration // how long a shutting down primary waits for its successor

@@ -113,6 +113,7 @@ type testCluster struct {
 	prefix   string
 	nodes    []*member
 	fencer   Fencer
+	clients  func(fsm.NodeID) Clients // nil: of no concern
 	// timing is that of every node but those named in voters: they vote and never stand for election within a test.
 	timing raftnode.Timing
 	voters []fsm.NodeID
@@ -181,6 +182,9 @@ func (c *testCluster) config(m *member) Config {
 		Prober: m.host, Database: m.host, Service: service{m.host}, Addresser: address{m.host}, Fencer: c.fencer,
 		HandoverTimeout: 10 * time.Second, Logger: slog.New(slog.NewTextHandler(c.log, nil)).With("at", m.id),
 		OnStuck: func(reason string) { c.t.Errorf("%s is stuck: %s", m.id, reason) }}
+	if c.clients != nil {
+		cfg.Clients = c.clients(m.id)
+	}
 	if slices.Contains(c.witnesses, m.id) {
 		cfg.Prober, cfg.Database, cfg.Service, cfg.Addresser = nil, nil, nil, nil
 	}

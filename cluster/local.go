@@ -16,6 +16,7 @@ type LocalStatus struct {
 	Age         time.Duration // since the last turn of the local loop
 	NotReady    string        // why this node cannot do its part yet, "" when it can
 	Addresses   []Address
+	Clients     ClientStats
 	Leader      bool
 	HasLeader   bool
 	Offices     uint64 // how often this node became Raft leader
@@ -105,6 +106,7 @@ func (n *Node) Local() LocalStatus {
 	if t := n.local.Load(); t != nil {
 		l.Age = now() - t.at
 	}
+	l.Clients = n.clients.read()
 	if n.cfg.Addresser != nil {
 		l.Addresses = n.cfg.Addresser.Addresses()
 	}

@@ -36,6 +36,7 @@ type Node struct {
 	grantor  *grantor
 	stats    *stats
 	endings  endings
+	clients  *clients
 
 	joined     atomic.Pointer[membership] // nil until this node belongs to a cluster
 	joinOnce   sync.Mutex
@@ -93,6 +94,7 @@ func (n *Node) open() error {
 	n.peers = newPeers(n)
 	n.holder = newHolder(n)
 	n.grantor = newGrantor(n)
+	n.clients = newClients(n)
 	n.client = rpc.NewClient(rpc.ClientConfig{Self: n.identity})
 	n.server = rpc.NewServer(rpc.ServerConfig{Self: n.identity, Authorize: n.authorize, Log: n.log.With("part", "rpc")})
 	n.register()
@@ -161,6 +163,9 @@ func (n *Node) Run(ctx context.Context) error {
 	loops := []func(context.Context){n.peers.run, n.confirmFresh, n.followLoop}
 	if n.cfg.Prober != nil {
 		loops = append(loops, n.cfg.Prober.Run, n.holder.run)
+	}
+	if n.cfg.Clients != nil {
+		loops = append(loops, n.clients.share)
 	}
 	for _, loop := range loops {
 		n.wg.Go(func() { loop(n.ctx) })

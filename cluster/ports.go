@@ -145,6 +145,20 @@ type Addresser interface {
 	Destroy(ctx context.Context) error
 }
 
+// Connection is a client's TCP connection to a virtual address.
+type Connection struct {
+	Local, Remote netip.AddrPort // the address with the server's port; the client
+}
+
+// Clients knows the clients' connections to the addresses. Package vip implements it.
+type Clients interface {
+	// Connections lists those of this host, in no order.
+	Connections() ([]Connection, error)
+	// Tickle makes the clients of connections that another host had find out that they are dead, and says how many were provoked. The gate must be
+	// open and the addresses held. Connections that live are not harmed. It takes seconds: the attempts are repeated.
+	Tickle(ctx context.Context, of []Connection) (provoked int, err error)
+}
+
 // Fencer is the external fence, such as a power switch. It may be nil.
 type Fencer interface {
 	// Fence returns nil only when the node is certainly off.

@@ -66,7 +66,21 @@ func nodeMetrics() []metric {
 				}
 			}),
 	}
-	return append(out, serverMetrics()...)
+	return append(append(out, clientMetrics()...), serverMetrics()...)
+}
+
+// clientMetrics are of the clients that a takeover must free.
+func clientMetrics() []metric {
+	return []metric{
+		gauge("client_connections_shared", "Connections of clients that this node, as the primary, tells the others of, to be freed after a takeover.",
+			func(l Local) float64 { return float64(l.Clients.Shared) }),
+		gauge("client_connections_unshared", "Connections of clients beyond the bound of what is told: they would wait for their own time limits.",
+			func(l Local) float64 { return float64(l.Clients.Unshared) }),
+		gauge("client_connections_known", "Connections of the primary's clients that this node knows of.",
+			func(l Local) float64 { return float64(l.Clients.Known) }),
+		family("client_connections_tickled_total", "Connections of an old primary's clients that this node provoked after it took over.", asCounter, nil,
+			func(l Local, put func(float64, ...string)) { put(float64(l.Clients.Tickled)) }),
+	}
 }
 
 // ready is what /readyz says.

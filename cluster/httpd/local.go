@@ -26,9 +26,10 @@ type Local struct {
 	GateOpen       bool          // clients of the VIPs are let through at this moment
 	GateKernel     bool          // the kernel closes the gate by itself
 
-	VIPs  []VIP
-	Raft  Raft
-	Peers []Peer
+	VIPs    []VIP
+	Clients Clients
+	Raft    Raft
+	Peers   []Peer
 
 	Server      Database
 	Replication Replication
@@ -77,6 +78,14 @@ type VIP struct {
 	Conflicts     uint64
 	Repairs       uint64
 	Announcements uint64
+}
+
+// Clients is about the connections of clients to the virtual addresses.
+type Clients struct {
+	Shared   int    // of this node, shared with the others as the primary
+	Unshared int    // of this node, beyond the bound
+	Known    int    // of other nodes, as they shared them
+	Tickled  uint64 // provoked after taking over, since this hbd started
 }
 
 // Raft is this node's view of the consensus.

@@ -17,6 +17,7 @@ func fullLocal() Local {
 	l.ClusterID, l.Dialect, l.Mode, l.Phase = "c-1", "mariadb", "auto", api.PhaseSteady
 	l.AppliedIndex, l.PrimarySince, l.GateKernel = 99, time.Unix(1700000000, 0), true
 	l.VIPs = []VIP{{Address: "10.77.0.100", Held: true, Open: true, Repairs: 2}, {Address: "fd77::100"}}
+	l.Clients = Clients{Shared: 12, Unshared: 1, Known: 7, Tickled: 34}
 	l.Raft = Raft{Leader: true, HasLeader: true, Voters: 3, LeaderChanges: 4}
 	l.Peers = []Peer{{ID: "db2", Paths: map[string]bool{"gossip": true, "rpc": false}}}
 	l.Server.Restarts, l.Server.Started = 1, time.Unix(1700000001, 0)
@@ -78,6 +79,10 @@ func TestMetricsValues(t *testing.T) {
 		`highbase_vip_conflicts_total{vip="10.77.0.100"} 0`,
 		`highbase_vip_repairs_total{vip="10.77.0.100"} 2`,
 		`highbase_vip_announcements_total{vip="fd77::100"} 0`,
+		`highbase_client_connections_shared 12`,
+		`highbase_client_connections_unshared 1`,
+		`highbase_client_connections_known 7`,
+		`highbase_client_connections_tickled_total 34`,
 		`highbase_lease_remaining_seconds 1`,
 		`highbase_gate_open 1`,
 		`highbase_gate_kernel 1`,

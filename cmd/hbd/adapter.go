@@ -22,6 +22,7 @@ var (
 	_ cluster.Database  = (*database)(nil)
 	_ cluster.Service   = service{}
 	_ cluster.Addresser = (*addresser)(nil)
+	_ cluster.Clients   = (*addresser)(nil)
 	_ cluster.Fencer    = fenceHook{}
 )
 

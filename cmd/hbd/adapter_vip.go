@@ -74,6 +74,24 @@ func (a *addresser) SeverPeer(host netip.Addr) (int, error) {
 	return served + received, errors.Join(err, err2)
 }
 
+// Connections implements cluster.Clients, as does Tickle.
+func (a *addresser) Connections() ([]cluster.Connection, error) {
+	list, err := a.Manager.Connections()
+	out := make([]cluster.Connection, len(list))
+	for i, c := range list {
+		out[i] = cluster.Connection(c)
+	}
+	return out, err
+}
+
+func (a *addresser) Tickle(ctx context.Context, of []cluster.Connection) (int, error) {
+	list := make([]vip.Connection, len(of))
+	for i, c := range of {
+		list[i] = vip.Connection(c)
+	}
+	return a.Manager.Tickle(ctx, list)
+}
+
 // Addresses implements cluster.Addresser.
 func (a *addresser) Addresses() []cluster.Address {
 	a.mu.Lock()

@@ -104,6 +104,7 @@ func (b *backend) Local() httpd.Local {
 	for _, a := range l.Addresses {
 		out.VIPs = append(out.VIPs, httpd.VIP{Address: a.IP.String(), Held: a.Held, Open: a.Held && o.GateOpen, Conflicts: a.Conflicts, Repairs: a.Repairs, Announcements: a.Announcements})
 	}
+	out.Clients = httpd.Clients(l.Clients)
 	for _, p := range l.Peers {
 		paths := map[string]bool{"gossip": p.Gossip, "rpc": p.Agent}
 		if m, ok := st.Member(p.ID); !ok || m.Role == fsm.RoleData {

@@ -74,7 +74,7 @@ func (d *daemon) open(p priority) error {
 			return err
 		}
 		cfg.Server, cfg.Prober, cfg.Database = c.Server.Dialect, d.host.prober, d.host.database
-		cfg.Service, cfg.Addresser = service{d.host.service}, d.host.addresses
+		cfg.Service, cfg.Addresser, cfg.Clients = service{d.host.service}, d.host.addresses, d.host.addresses
 	}
 	var err error
 	if d.node, err = cluster.Open(cfg); err != nil {
