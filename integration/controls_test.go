@@ -19,6 +19,7 @@ var controls = []struct {
 }{
 	{"break_fence", "^TestHost$/^link_cut", regexp.MustCompile(`G1:|was seen serving in a look|acknowledged a write without a lease|acknowledges for all we know`)},
 	{"break_lease_wait", "^TestHost$/^hbd_frozen", regexp.MustCompile(`G1:|was seen serving in a look`)},
+	{"break_tickle", "^TestTickle$/^host_killed", regexp.MustCompile(`still waits: it hangs`)},
 	{"break_announce", "^TestAddress$/^clients_follow", regexp.MustCompile(`waiting for clients to write through the address`)},
 }
 
