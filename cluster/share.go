@@ -13,8 +13,10 @@ import (
 const (
 	// shareEvery is how often the serving node looks at its clients: a connection is known to the others that much later.
 	shareEvery = 200 * time.Millisecond
-	// shareCost bounds what the looks cost: the pause after one is this many times what it took, about 3 % of a core with very many clients.
+	// shareCost bounds what the looks cost: the pause after one is this many times what it took, about 3 % of a core with very many clients, ...
 	shareCost = 30
+	// shareSlowest ... but never longer than this: on a busy machine a look takes longer than it costs.
+	shareSlowest = time.Second
 	// shareLimit bounds one call.
 	shareLimit = time.Second
 	// shareRetry is how soon a peer that did not take the newest list is tried again, and one that was restarted is noticed.
@@ -50,7 +52,7 @@ func (c *clients) share(ctx context.Context) {
 				wake(kick)
 			}
 		}
-		timer.Reset(max(shareEvery, shareCost*(now()-begin)))
+		timer.Reset(min(max(shareEvery, shareCost*(now()-begin)), shareSlowest))
 	}
 }
 

@@ -33,6 +33,18 @@ func TestTickle(t *testing.T) {
 		s.fault("start-host", old)
 	})
 
+	g.run(t, "hbd frozen under waiting clients", func(s *scenario) {
+		// The old server lives and has all their connections; the gate keeps it from answering.
+		old := s.primary()
+		all := s.waitingClients()
+		s.at = s.load.Now()
+		s.fault("pause-hbd", old)
+		st := s.awaitNewPrimary(old)
+		s.allFreed(all, st.Primary)
+		s.awaitIncident(api.KindTakeover, api.KindFailover)
+		s.fault("resume-hbd", old)
+	})
+
 	g.run(t, "switchover under waiting clients", func(s *scenario) {
 		all := s.waitingClients()
 		to := s.others(s.primary())[0]

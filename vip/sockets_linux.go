@@ -102,11 +102,17 @@ func parseSocket(b []byte) (tcpSocket, bool) {
 
 // Sever destroys every TCP connection whose local address is one of the manager's. It returns how many.
 func (m *Manager) Sever() (int, error) {
+	mine := m.mine()
+	return destroySockets(func(s tcpSocket) bool { return mine[s.local.Addr()] })
+}
+
+// mine are the manager's addresses.
+func (m *Manager) mine() map[netip.Addr]bool {
 	mine := map[netip.Addr]bool{}
 	for _, a := range m.cfg.Addresses {
 		mine[a.IP] = true
 	}
-	return destroySockets(func(s tcpSocket) bool { return mine[s.local.Addr()] })
+	return mine
 }
 
 // SeverPeer destroys TCP connections with a peer, in both directions: those to or from remote's address

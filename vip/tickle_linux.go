@@ -24,8 +24,10 @@ const (
 )
 
 // Connections lists the clients' connections to the manager's addresses on this host, in no order. The list is
-// never of one instant.
+// never of one instant. Clients on this host that come from such an address themselves are not in it: they go
+// down with it.
 func (m *Manager) Connections() ([]Connection, error) {
+	mine := m.mine()
 	sock, err := dialNetlink(unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, err
@@ -38,7 +40,7 @@ func (m *Manager) Connections() ([]Connection, error) {
 		}
 		for _, family := range families {
 			err = sock.dump(nlMessage{typ: sockDiagByFamily, data: clientRequest(family, a.IP)}, func(_ uint16, data []byte) error {
-				if s, ok := parseSocket(data); ok && s.local.Addr() == a.IP {
+				if s, ok := parseSocket(data); ok && s.local.Addr() == a.IP && !mine[s.remote.Addr()] {
 					out = append(out, Connection{s.local, s.remote})
 				}
 				return nil

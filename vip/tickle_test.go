@@ -145,6 +145,7 @@ func TestTickleFreesClients(t *testing.T) {
 		// One on the host that takes over: its packets to the address will not leave it any more.
 		own = append(own, n.self.waitOver(n.self.mustReach(ip, "db2"), ip))
 	}
+	old.mustReach(vip4, "db2") // comes from the address itself and goes down with it
 	old.do(func() {
 		var err error
 		list, err = before.Connections()
