@@ -144,9 +144,9 @@ func (w *worker) give(ctx context.Context, actions []fsm.Action) {
 		for _, a := range actions {
 			wanted = wanted || slices.ContainsFunc(w.current, func(c fsm.Action) bool { return c.Kind == a.Kind && c.Epoch == a.Epoch })
 		}
-		// A start or a kill is not cut off half-way because the server's state moved on under it.
+		// A start, a kill or a return is not cut off half-way because the server's state moved on under it: it moves it.
 		for _, c := range w.current {
-			wanted = wanted || ((c.Kind == fsm.ActStart || c.Kind == fsm.ActKill) && c.Epoch == actions0(actions).Epoch)
+			wanted = wanted || (slices.Contains([]fsm.ActionKind{fsm.ActStart, fsm.ActKill, fsm.ActReturn}, c.Kind) && c.Epoch == actions0(actions).Epoch)
 		}
 		if !wanted && len(actions) > 0 {
 			w.cancel()

@@ -185,7 +185,8 @@ func (n *Node) rewind(ctx context.Context, a fsm.Action, st fsm.State, src fsm.M
 	if err := n.promises.update(func(p *Promises) { p.Turned, p.TurnedAt, p.TurnedRun = max(p.Turned, a.Epoch), "", "" }); err != nil {
 		return err
 	}
-	if err := n.start(ctx, st, true); err != nil {
+	// With no tail there is nothing to roll back: recovery that rolls back would take what is acknowledged, too.
+	if err := n.start(ctx, st, saved != ""); err != nil {
 		return err
 	}
 	contained, err := n.contained(ctx, a)

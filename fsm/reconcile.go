@@ -222,16 +222,15 @@ var rows = []Row{
 	}, []ActionKind{ActUncover}},
 	{"primary.serving", "serves", func(p *place) bool { return p.isPrimary() }, []ActionKind{ActNone}},
 
-	{"replica.sync-off", "outside the sync set: its acknowledgement must not count", func(p *place) bool {
-		return p.serverUp() && p.s.OutsideSince(p.self) > p.l.SyncOff && !p.s.MayAcknowledge(p.self) && p.l.Frozen <= p.s.Epoch
-	}, []ActionKind{ActSyncOff}},
-
 	{"return.not-settled", "was primary; keeps every byte while no newer epoch is settled", func(p *place) bool { return p.tail() && p.s.Settled() <= p.l.Held && !p.handedOver() }, []ActionKind{ActNone}},
 	{"return.decide", "was primary: compare with the settled primary, then follow, rewind or keep out", func(p *place) bool { return p.tail() && p.l.Server.State != ServerUnknown }, []ActionKind{ActReturn}},
 	{"replica.start", "mysqld is down on a replica", func(p *place) bool { return p.l.Server.State == ServerDown }, []ActionKind{ActStart}},
 	{"replica.hung", "mysqld hangs on a replica", func(p *place) bool { return p.l.Server.State == ServerHung }, []ActionKind{ActKill, ActStart}},
 	{"replica.unknown", "mysqld has not been looked at yet", func(p *place) bool { return !p.serverUp() }, []ActionKind{ActNone}},
 	{"replica.frozen", "has promised to follow no source of an older epoch", func(p *place) bool { return p.s.Epoch < p.l.Frozen }, []ActionKind{ActNone}},
+	{"replica.sync-off", "outside the sync set: its acknowledgement must not count", func(p *place) bool {
+		return p.s.OutsideSince(p.self) > p.l.SyncOff && !p.s.MayAcknowledge(p.self)
+	}, []ActionKind{ActSyncOff}},
 	{"replica.reconnect", "the primary's mysqld is back, the IO thread still waits to try again", func(p *place) bool {
 		sv := p.l.Server
 		return p.l.FollowsRight && p.l.SourceUp && sv.IOStalled && sv.SQLRunning && p.l.Followed >= p.s.Epoch && p.s.Phase != PhaseFencing

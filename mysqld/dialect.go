@@ -48,6 +48,12 @@ type dialect interface {
 	// and leaves the applier running if it can (running) or both stopped.
 	revive(ctx context.Context, s *Server, st Status) (running bool, err error)
 
+	// acceptOwn gives the statements that make a receiver without semi-sync take
+	// transactions that this server wrote itself; takeBack those that give it its
+	// own identity again, once everything received meanwhile is applied.
+	acceptOwn(st Status) []string
+	takeBack(st Status) []string
+
 	// waitApplied waits at most slice for position to be applied; it reports
 	// whether it is.
 	waitApplied(ctx context.Context, q querier, position string, slice time.Duration) (bool, error)

@@ -225,6 +225,12 @@ func (mysqlDialect) enableSource(acks int) ([]string, error) {
 	}, nil
 }
 
+// acceptOwn: a server's own transactions never come back to it. What the cluster
+// has stays in its binary log at a rewind, and a rebuild begins behind them.
+func (mysqlDialect) acceptOwn(Status) []string { return nil }
+
+func (mysqlDialect) takeBack(Status) []string { return nil }
+
 // mysqlPlugins are the semi-sync plugins and their files.
 var mysqlPlugins = []struct{ name, file string }{
 	{"rpl_semi_sync_source", "semisync_source.so"},

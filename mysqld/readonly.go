@@ -69,6 +69,9 @@ func (s *Server) SetBarrierWritable(ctx context.Context) error {
 		return err
 	}
 	s.boot.interfere()
+	if err := s.beOneself(ctx); err != nil {
+		return err
+	}
 	return s.setGlobals(ctx, s.dialect.words().barrierWritable)
 }
 

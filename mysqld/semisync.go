@@ -84,6 +84,13 @@ func (s *Server) ReplicaSemiSync(ctx context.Context, on bool) error {
 	if err != nil {
 		return err
 	}
+	if on && len(s.dialect.takeBack(st)) > 0 {
+		receives := st.IORunning != ThreadNo
+		if err := s.takeBackID(ctx, st, nil); err != nil || !receives {
+			return err
+		}
+		return execute(ctx, s.db, s.dialect.words().startReceiver)
+	}
 	// A receiver that is not connected takes the setting along when it connects.
 	if st.IORunning != ThreadYes || st.ReplicaSemiSyncActive == on {
 		return nil
@@ -130,8 +137,16 @@ func (s *Server) StopAcknowledging(ctx context.Context, sever func() error) erro
 // holds the right to change replication.
 func (s *Server) setReplicaSemiSync(ctx context.Context, on bool) (Status, error) {
 	st, err := s.Status(ctx)
-	if err != nil || st.ReplicaSemiSyncEnabled == on {
+	if err != nil {
 		return st, err
+	}
+	if !on {
+		if err := execute(ctx, s.db, s.dialect.acceptOwn(st)...); err != nil {
+			return st, fmt.Errorf("taking another server_id: %w", err)
+		}
+	}
+	if st.ReplicaSemiSyncEnabled == on {
+		return st, nil
 	}
 	statement := s.dialect.words().replicaSemiSyncOff
 	if on {

@@ -1,0 +1,82 @@
+package mysqld
+
+import (
+	"context"
+	"fmt"
+	"math"
+)
+
+// A MariaDB replica drops what carries its own server_id, silently: its position
+// goes on as if it had applied it. With semi-sync and gtid_strict_mode it takes
+// it, because a recovery that rolled back prepared transactions makes it fetch
+// its own acknowledged ones again (docs/SERVERS.md, own transactions). A
+// replica outside the sync set has no semi-sync: while it is, it runs under
+// another server_id, which nothing it writes ever carries.
+
+// firstAlias is the lowest server_id that stands for another one.
+const firstAlias = 1 << 31
+
+func aliased(id uint32) bool { return id >= firstAlias }
+
+// otherID is the alias of an id, and the id of an alias.
+func otherID(id uint32) uint32 { return math.MaxUint32 - id }
+
+func (mariadb) acceptOwn(st Status) []string {
+	if aliased(st.ServerID) {
+		return nil
+	}
+	return []string{fmt.Sprintf("SET GLOBAL server_id=%d", otherID(st.ServerID))}
+}
+
+func (mariadb) takeBack(st Status) []string {
+	if !aliased(st.ServerID) {
+		return nil
+	}
+	return []string{fmt.Sprintf("SET GLOBAL server_id=%d", otherID(st.ServerID))}
+}
+
+// takeBackID gives the server its own identity again. What was received under
+// the other one is applied first, with the receiver stopped: it bears no mark
+// that its own transactions among it are to be applied. The caller holds the
+// right to change replication and starts the receiver again.
+func (s *Server) takeBackID(ctx context.Context, st Status, sever func() error) error {
+	statements := s.dialect.takeBack(st)
+	if len(statements) == 0 {
+		return nil
+	}
+	if st.HasReplication {
+		if running, err := s.ensureApplier(ctx, st); err != nil {
+			return err
+		} else if running {
+			if err := s.stopReceiver(ctx, sever); err != nil {
+				return err
+			}
+			frozen, err := s.Status(ctx)
+			if err != nil {
+				return err
+			}
+			if err := s.drain(ctx, frozen.Received); err != nil {
+				return err
+			}
+		}
+	}
+	if err := execute(ctx, s.db, statements...); err != nil {
+		return fmt.Errorf("giving the server its own server_id again: %w", err)
+	}
+	s.log.Debug("own server_id again", "server", s.target(), "server_id", otherID(st.ServerID))
+	return nil
+}
+
+// beOneself is for a server about to write: what it writes bears its own id.
+func (s *Server) beOneself(ctx context.Context) error {
+	st, err := s.Status(ctx)
+	if err != nil || len(s.dialect.takeBack(st)) == 0 {
+		return err
+	}
+	unlock, err := s.lockReplication(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.takeBackID(ctx, st, nil)
+}

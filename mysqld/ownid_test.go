@@ -1,0 +1,82 @@
+package mysqld
+
+import (
+	"fmt"
+	"testing"
+)
+
+// loses makes a former source forget its last transactions, as a recovery that
+// rolls back what was only prepared does, although the new source has them.
+func (n *node) loses(keep int, position string) {
+	n.t.Helper()
+	conn, err := n.boss.Conn(testContext(n.t))
+	n.must(err)
+	defer conn.Close()
+	for _, statement := range []string{
+		"SET sql_log_bin=0", fmt.Sprintf("DELETE FROM app.t WHERE id > (SELECT id FROM (SELECT id FROM app.t ORDER BY id LIMIT %d, 1) x)", keep-1), "SET sql_log_bin=1",
+		"RESET MASTER", "SET GLOBAL gtid_slave_pos='" + position + "'",
+	} {
+		_, err := conn.ExecContext(testContext(n.t), statement)
+		n.must(err)
+	}
+}
+
+// TestOwnTransactionsComeBack: a MariaDB replica without semi-sync drops its own
+// transactions and says nothing. Outside the sync set it must have them all the same.
+func TestOwnTransactionsComeBack(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		clear bool // control: the server keeps its own server_id
+	}{{"under another id", false}, {"control: under its own", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			nodes := cluster(t, 2, true)
+			old, next := nodes[0], nodes[1]
+			ctx := testContext(t)
+			old.must(old.insert(ctx, 3))
+			keep := old.status().Executed
+			old.must(old.insert(ctx, 4))
+			all := old.status().Executed
+			next.must(next.Drain(ctx, all))
+			next.must(next.StopReplication(ctx))
+			next.must(next.SetWritable(ctx))
+			next.must(next.insert(ctx, 1))
+			old.must(old.SetReadOnly(ctx))
+			old.must(old.DisableSourceSemiSync(ctx))
+			old.loses(3, keep)
+
+			old.must(old.StopAcknowledging(ctx, nil))
+			if c.clear {
+				old.sql(fmt.Sprintf("SET GLOBAL server_id=%d", otherID(old.status().ServerID)))
+			}
+			_, err := old.Follow(ctx, next.source())
+			old.must(err)
+			old.must(old.Drain(ctx, next.status().Executed))
+			missing := next.count() - old.count()
+			if c.clear {
+				if missing != 4 {
+					t.Fatalf("%d rows are missing, 4 of its own should be: the control controls nothing", missing)
+				}
+				return
+			}
+			if missing != 0 {
+				t.Fatalf("%d of its own transactions did not come back", missing)
+			}
+			if !aliased(old.status().ServerID) {
+				t.Fatal("it follows without semi-sync under its own server_id")
+			}
+			// In the sync set it is itself again, and so it is when it writes.
+			old.must(old.ReplicaSemiSync(ctx, true))
+			old.connected(true)
+			if id := old.status().ServerID; aliased(id) {
+				t.Fatalf("server_id %d with semi-sync on", id)
+			}
+			old.must(old.StopAcknowledging(ctx, nil))
+			old.must(old.StopReplication(ctx))
+			old.must(old.SetBarrierWritable(ctx))
+			if id := old.status().ServerID; aliased(id) {
+				t.Fatalf("it would write under server_id %d", id)
+			}
+		})
+	}
+}
