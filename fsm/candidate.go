@@ -78,6 +78,9 @@ func counted(s State, answers []Answer, to NodeID) (Won, error) {
 	if a, ok := answerOf(answers, to); ok && to == last.Primary && a.Held == last.Epoch && a.Epoch == s.Epoch {
 		return WonOwn, nil
 	}
+	if neverHeld(s, answers) {
+		return countedByBase(s, answers, to)
+	}
 	inSet := voices(s, answers)
 	if len(inSet) < s.Sync.Needed() {
 		return "", refuse("%d of %d sync members of epoch %d have answered, %d are needed", len(inSet), len(s.Sync.Members), last.Epoch, s.Sync.Needed())
@@ -96,6 +99,15 @@ func counted(s State, answers []Answer, to NodeID) (Won, error) {
 		return WonCount, nil
 	}
 	return countedByBase(s, answers, to)
+}
+
+// neverHeld: the last grant's own primary answers that it never took it up. It writes that down before it writes a barrier, and has now promised
+// not to: so nothing was acknowledged in that epoch, whatever became of its set. In a longer chain that says nothing of the epochs between.
+func neverHeld(s State, answers []Answer) bool {
+	last := lastGrant(s)
+	a, ok := answerOf(answers, last.Primary)
+	return s.soleUnsettled() && ok && a.Epoch == s.Epoch && a.Held != last.Epoch &&
+		!slices.ContainsFunc(answers, func(b Answer) bool { return b.LastEpoch == last.Epoch })
 }
 
 // countedByBase: nobody holds the unsettled epoch's barrier, so nothing was acknowledged in it: the base decides.

@@ -140,11 +140,31 @@ var picks = []pick{
 		answers: func(c *scene) []Answer {
 			return []Answer{own(c, 1), c.answer("db2", "0-1-100"), reached(c, "db3", "0-2-102")}
 		}},
+	{name: "unsettled: its own primary never took it up: the base's comes back, whatever the new set has forgotten", make: unsettled(false), ownToo: true, to: "db1", won: WonOwn,
+		answers: func(c *scene) []Answer {
+			return []Answer{own(c, 1), with(c.answer("db2", "0-1-100"), func(a *Answer) { a.Incarnation = "i-db2-again" })}
+		}},
+	{name: "unsettled: its own primary never took it up: the base counts", make: unsettled(false), to: "db2", won: WonCount,
+		answers: func(c *scene) []Answer { return []Answer{c.answer("db2", "0-1-100"), c.answer("db3", "0-1-100")} }},
+	{name: "unsettled: its own primary never took it up, and the base is short", make: unsettled(false), verdict: "candidate.count", node: "db2",
+		answers: func(c *scene) []Answer { return []Answer{c.answer("db2", "0-1-100")} }},
+	{name: "unsettled: its own primary said so for an older promise", make: unsettled(false), ownToo: true, verdict: "candidate.count", node: "db1",
+		answers: func(c *scene) []Answer {
+			return []Answer{own(c, 1), with(c.answer("db2", "0-1-100"), func(a *Answer) { a.Epoch = 2 })}
+		}},
+	{name: "unsettled: its own primary took it up and forgot nothing: only it may go on alone", make: unsettled(false), ownToo: true, to: "db2", won: WonOwn, verdict: "candidate.count", node: "db1",
+		answers: func(c *scene) []Answer {
+			return []Answer{own(c, 1), with(c.answer("db2", "0-2-101"), func(a *Answer) { a.Held, a.LastEpoch = 2, 0 })}
+		}},
 	{name: "a chain: the base's primary knows nothing of what the epoch between acknowledged", make: chained, ownToo: true, verdict: "candidate.count", node: "db1",
 		answers: func(c *scene) []Answer { return []Answer{own(c, 1), reached(c, "db3", "0-2-105")} }},
 	{name: "a chain: nor does one that has forgotten it and is whole since", make: chained, ownToo: true, verdict: "candidate.count", node: "db1", answers: func(c *scene) []Answer {
 		return []Answer{own(c, 1), with(c.answer("db3", "0-1-100"), func(a *Answer) { a.Incarnation, a.LastEpoch, a.Whole = "i-db3-again", 1, 3 })}
 	}},
+	{name: "a chain: nor does its last primary, which never took it up, of the epoch between", make: chained, ownToo: true, verdict: "candidate.count", node: "db1",
+		answers: func(c *scene) []Answer {
+			return []Answer{own(c, 1), with(c.answer("db2", "0-2-105"), func(a *Answer) { a.Incarnation = "i-db2-again" })}
+		}},
 	{name: "nobody could acknowledge its barrier", make: twoFenced, verdict: "candidate.no-acknowledger", node: "db2",
 		answers: func(c *scene) []Answer { return []Answer{c.answer("db2", "0-1-100")} }},
 	{name: "a former primary could not acknowledge it: it comes back itself", make: twoFenced, ownToo: true, to: "db1", won: WonOwn, verdict: "candidate.no-acknowledger", node: "db2",
