@@ -24,7 +24,9 @@ func (n *node) effect(a fsm.Action) {
 	case fsm.ActStopFollow:
 		n.stopFollow()
 	case fsm.ActSourceSync:
-		v.sourceSync, v.acks = v.up(), n.state().SourceAcks()
+		if acks := n.state().SourceAcks(); v.up() && acks > 0 {
+			v.waitFor(acks)
+		}
 	case fsm.ActBarrier:
 		n.barrier(a)
 	case fsm.ActOpen:
@@ -194,10 +196,10 @@ func (n *node) attach(target *node) {
 	}
 	delete(v.blocked, target)
 	_, in := n.state().Sync.Member(n.id)
-	in = in || n.w.cfg.Controls.AckOutside
 	if in {
 		n.syncOff = 0
 	}
+	in = in || n.w.cfg.Controls.AckOutside
 	v.hasReplication, v.source, v.io, v.syncSet, v.replicaSync, v.sourceSync, v.readOnly = true, target, true, in, in, false, true
 	v.ioRun++
 }
@@ -225,7 +227,7 @@ func (n *node) comeBack(a fsm.Action) {
 	if target == nil || target == n || !target.sv.up() || !n.w.linked(n, target) || v.broken {
 		return
 	}
-	settled := n.state().Settled() > n.held || n.w.cfg.Controls.RewindEarly
+	settled := n.state().Settled() > n.held
 	same := common(v.log, target.sv.log)
 	switch {
 	case same == len(v.log):

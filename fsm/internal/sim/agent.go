@@ -190,6 +190,9 @@ func (n *node) local() fsm.Local {
 	}
 	l.Server = fsm.ServerStatus{State: n.serverState(), ReadOnly: v.readOnly, HasReplication: v.hasReplication, IORunning: v.io, SQLRunning: v.hasReplication,
 		ReplicaSync: v.replicaSync, ReplicaSyncSet: v.syncSet, SourceSync: v.sourceSync, Acks: v.acks, Waiting: v.waiting(), CommitsWait: n.commitsWait()}
+	if _, in := s.Sync.Member(n.id); !in && n.w.cfg.Controls.AckOutside {
+		l.Server.ReplicaSync, l.Server.ReplicaSyncSet = false, false // it is not even looked at
+	}
 	l.Server.IOConnecting = v.io && v.source != nil && !v.connected(v.source)
 	return l
 }
@@ -261,6 +264,7 @@ func (n *node) reconcile() {
 	if !n.data {
 		return
 	}
+	n.rewindAlone()
 	var slow []fsm.Action
 	for _, a := range fsm.Reconcile(n.state(), n.id, n.local()) {
 		switch a.Kind {

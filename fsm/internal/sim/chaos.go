@@ -38,6 +38,14 @@ func faults() []fault {
 		{"replica-host", 3, (*World).replicaHostDies},
 		{"all-replicas", 2, (*World).allReplicasDie},
 		{"lonely", 2, (*World).lonely},
+		{"torn-switchover", 2, (*World).tornSwitchover},
+		{"holder-dies", 2, (*World).holderDies},
+		{"replicas-cut", 1, (*World).replicasCut},
+		{"regrown", 1, (*World).regrown},
+		{"regained", 1, (*World).regained},
+		{"reboot-frozen", 2, (*World).rebootFrozen},
+		{"candidate-dies", 2, (*World).candidateDies},
+		{"shrink-and-die", 2, (*World).shrinkAndDie},
 		{"loss", 2, func(w *World) { w.loss, w.slow = w.rng.Float64()*0.2, w.rng.Float64()*0.2 }},
 	}
 }
@@ -59,14 +67,9 @@ func (w *World) startChaos() {
 			return
 		}
 		pick := w.rng.IntN(total)
+		focused := w.chance(0.6)
 		for _, f := range all {
-			if f.name == w.cfg.Focus && w.chance(0.3) {
-				f.strike(w)
-				break
-			}
-		}
-		for _, f := range all {
-			if pick -= f.weight; pick < 0 {
+			if pick -= f.weight; f.name == w.cfg.Focus && focused || pick < 0 && (w.cfg.Focus == "" || !focused) {
 				f.strike(w)
 				break
 			}
@@ -158,6 +161,15 @@ func (n *node) boot() {
 	}
 	n.w.say(n, "host boots")
 	n.hostUp = true
+	if n.w.cfg.Controls.AutoStart && !n.w.calm {
+		n.bootAlone()
+		n.w.after(2*time.Second, func() {
+			if n.hostUp && !n.hbdUp {
+				n.startAgent()
+			}
+		})
+		return
+	}
 	n.startAgent()
 }
 

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"slices"
-	"time"
 
 	"github.com/highbase/highbase/fsm"
 )
@@ -66,7 +65,43 @@ func (n *node) rollBackAlone(o fsm.Order) {
 		n.w.say(n, "takes its role back by itself")
 		n.releasedOp = 0
 		clear(n.sv.blocked)
-		n.sv.readOnly = false
-		n.gateOpen, n.gateEnd = true, n.clock()+500*time.Millisecond
+		n.sv.readOnly = false // the gate opens by itself: the lease was kept
 	})
+}
+
+// asyncLate carries out an action of an older state of the same epoch: nothing asks again whether commits still wait for nobody.
+func (n *node) asyncLate() {
+	n.w.after(n.w.between(1500*ms, 3500*ms), func() {
+		if n.sv.up() && !n.sv.hasReplication && n.sv.sourceSync {
+			n.w.say(n, "goes on without acknowledgements, as was decided long ago")
+			n.sv.async()
+		}
+	})
+}
+
+// rewindAlone is a former primary that drops what another node lacks as soon as it hears of a newer epoch.
+func (n *node) rewindAlone() {
+	v := &n.sv
+	if !n.w.cfg.Controls.RewindEarly || n.own() == 0 || n.state().Epoch <= n.held || v.state != fsm.ServerDown {
+		return
+	}
+	for _, o := range n.w.nodes {
+		if o != n && o.data && o.sv.up() && n.w.linked(n, o) {
+			if same := common(v.log, o.sv.log); same < len(v.log) && same == len(o.sv.log) {
+				n.w.say(n, "rewinds from %d to %d, like %s", len(v.log), same, o.id)
+				v.log, v.done = slices.Clip(v.log[:same]), min(v.done, same)
+			}
+		}
+	}
+}
+
+// bootAlone starts mysqld with its host, and replication with mysqld, some time before hbd.
+func (n *node) bootAlone() {
+	v := &n.sv
+	if !v.hasReplication || v.broken {
+		return
+	}
+	v.start()
+	v.io, v.syncSet, v.replicaSync = true, true, true
+	v.ioRun++
 }

@@ -140,12 +140,22 @@ func (v *server) acknowledged(n int) {
 // hears notes that a replica has received the first n transactions, and releases whoever waited for no more than that.
 func (v *server) hears(from *node, n int) {
 	v.acked[from] = max(v.acked[from], n)
+	v.release()
+}
+
+// waitFor asks for so many acknowledgements from now on; whoever has them already waits no longer.
+func (v *server) waitFor(acks int) {
+	v.sourceSync, v.acks = true, acks
+	v.release()
+}
+
+func (v *server) release() {
 	var all []int
 	for _, had := range v.acked {
 		all = append(all, had)
 	}
 	slices.Sort(all)
-	if v.sourceSync && len(all) >= v.acks {
+	if v.sourceSync && v.acks > 0 && len(all) >= v.acks {
 		v.acknowledged(min(all[len(all)-v.acks], len(v.log)))
 	}
 }

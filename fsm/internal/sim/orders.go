@@ -109,7 +109,9 @@ func (n *node) release(o fsm.Order, answer func(reply)) {
 		return
 	}
 	n.closeGate()
-	n.dropLease()
+	if !n.w.cfg.Controls.LocalRollback {
+		n.dropLease()
+	}
 	current := func() bool {
 		return v.up() && v.run == run && n.acceptedEpoch == o.Epoch && n.acceptedIndex == o.Index
 	}

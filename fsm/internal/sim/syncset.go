@@ -26,6 +26,9 @@ func (n *node) changeSet(a fsm.Action) {
 	case fsm.ActAsync:
 		if mine && v.up() && s.SourceAcks() == 0 && n.portGated {
 			v.async()
+			if n.w.cfg.Controls.LateAsync {
+				n.asyncLate()
+			}
 		}
 	case fsm.ActSyncOff:
 		n.switchSyncOff(s)
@@ -70,8 +73,12 @@ func (n *node) prepare(s fsm.State, mine bool) {
 			return
 		}
 	}
-	if n.w.cfg.Controls.LowerFirst && c.Kind == fsm.ChangeAcks && c.Acks == 0 {
-		v.async()
+	if n.w.cfg.Controls.LowerFirst && c.Kind == fsm.ChangeAcks && c.Acks < s.Sync.Acks {
+		if c.Acks == 0 {
+			v.async()
+		} else {
+			v.waitFor(c.Acks)
+		}
 	}
 	n.prepared, n.preparedAt = c.Index, v.position(len(v.log))
 	n.w.say(n, "has prepared %s %s acks %d at %s", c.Kind, c.Node, c.Acks, n.preparedAt)

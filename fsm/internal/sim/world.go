@@ -27,6 +27,7 @@ type Controls struct {
 	FreezeUndone        bool // a repair starts replication again after the freeze was answered
 	LocalRollback       bool // a released primary takes its role back by itself
 	LateAsync           bool // an action decided from an older state of the same epoch takes effect
+	AutoStart           bool // a rebooted replica starts mysqld with its replication by itself
 	RewindEarly         bool // a former primary rewinds although no newer epoch is settled
 	SemiSyncOffInFence  bool // a fence switches semi-sync off, which tells waiters success
 }
