@@ -28,11 +28,12 @@ func CannotAck(s State, v View, id NodeID) string {
 	return ""
 }
 
-// setMayChange: a primary that reports, and no planned change that has its own plans for the set.
+// setMayChange: a primary that reports, and no planned change that has its own plans for the set. What is being prepared when one is asked for comes
+// to its end first: the primary is not asked to release before that.
 func setMayChange(d *deciding) bool {
 	s := d.s
 	return s.Primary != "" && len(d.out.Commands) == 0 && d.v.Fresh(s, s.Primary) && !d.v.Node(s.Primary).Lost &&
-		(s.Op == nil || s.Op.Step == StepPromoted || s.Op.Step == StepRestart)
+		(s.Op == nil || s.Op.Step == StepPromoted || s.Op.Step == StepRestart || s.Op.Step == StepPrepared && s.Change != nil)
 }
 
 // syncSet keeps the set as it should be: members that cannot acknowledge leave, others take their place, W follows what is there. One change at a
