@@ -143,11 +143,6 @@ func refusals() []refusal {
 			return promoteOf(c, "db1", WonOwn, append(both(c), c.answer("db1", ""))...)
 		}, "counted member"},
 		{"I3 another right than claimed", fencedTakeover, func(c *scene) Command { return promoteOf(c, "db2", WonOwn, both(c)...) }, "won by count"},
-		{"I3 a set that forgets a data node", fencedTakeover, func(c *scene) Command {
-			cmd := promoteOf(c, "db2", WonCount, both(c)...)
-			cmd.Promote.Members = cmd.Promote.Members[:1]
-			return cmd
-		}, "lacks db3"},
 		{"I3 a stranger", fencedTakeover, func(c *scene) Command { return promoteOf(c, "db9", WonCount, both(c)...) }, "not a data node"},
 
 		{"I4 rollback of what has been promoted", switched, func(c *scene) Command {

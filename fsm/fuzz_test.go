@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"reflect"
+	"slices"
 	"testing"
 	"unsafe"
 )
@@ -30,6 +31,12 @@ func commandSeeds(t testing.TB) []Command {
 		{Release: &Release{OpID: 2, Epoch: 1}},
 		{Rollback: &Rollback{OpID: 2, Epoch: 1, Reason: "late"}},
 		{Recount: &Recount{Epoch: 1, Node: "db2", Incarnation: "again"}},
+		{Grow: &Grow{Epoch: 1, Node: "db3", Incarnation: "i-db3"}},
+		{At: sceneWall, Intend: &Intend{Epoch: 1, Kind: ChangeShrink, Node: "db3", Cause: "is out of reach"}},
+		{At: sceneWall, Intend: &Intend{Epoch: 1, Kind: ChangeAcks, Acks: 0, Cause: "nobody is left"}},
+		{Complete: &Complete{Epoch: 1, Index: 6, Position: "0-1-100", Holders: []SyncMember{{Node: "db2", Incarnation: "i-db2"}}, Gated: true}},
+		{Abandon: &Abandon{Epoch: 1, Index: 6, Reason: "late"}},
+		{At: sceneWall, AcceptLoss: &AcceptLoss{OpID: 2, Epoch: 2, To: "db3", Vouched: true, Actor: "ann"}},
 		{SetPause: &SetPause{Paused: true, By: "ann"}},
 	}
 }
@@ -38,7 +45,7 @@ func commandSeeds(t testing.TB) []Command {
 func stages(t *testing.T) []State {
 	out := []State{{}}
 	for _, make := range []func(*testing.T) *scene{steadyScene, begunTakeover, fencedTakeover, promotedTakeover, settledTakeover, switching, releasingTo, switched,
-		restartingPrimary, pausedScene, unsettled(true)} {
+		restartingPrimary, pausedScene, without, leaving, lowering, raising, accepted(fencedTakeover, vouched), unsettled(true)} {
 		out = append(out, make(t).s)
 	}
 	return out
@@ -155,6 +162,8 @@ func TestCloneIsDeep(t *testing.T) {
 	states := stages(t)
 	full := states[len(states)-1]
 	full.Paused = &Pause{By: "ann"}
+	full.Change = &SetChange{Kind: ChangeShrink, Node: "db3"}
+	full.Outside = []Outsider{{"db3", 4}}
 	full.Restarts = append(full.Restarts, sceneWall)
 	full.Op.Excluded = []NodeID{"db2"}
 	full.Incidents[0].Fence = &Evidence{Kind: EvidenceHook}
@@ -211,8 +220,7 @@ func FuzzDecodeState(f *testing.F) {
 func surviveState(t *testing.T, s State) {
 	for _, c := range commandSeeds(t) {
 		applyHarmlessly(t, s, c)
-		if c.Begin != nil || c.Promote != nil || c.Settle != nil {
-			c.rebase(s)
+		if c.rebase(s) {
 			applyHarmlessly(t, s, c)
 		}
 	}
@@ -223,8 +231,8 @@ func surviveState(t *testing.T, s State) {
 	}
 }
 
-// rebase makes a command fit the epoch and the operation of a state, so that it gets past the compare-and-swap.
-func (c *Command) rebase(s State) {
+// rebase makes a command fit the epoch, the operation and the change of a state, so that it gets past the compare-and-swap.
+func (c *Command) rebase(s State) bool {
 	switch {
 	case c.Begin != nil:
 		b := *c.Begin
@@ -238,5 +246,27 @@ func (c *Command) rebase(s State) {
 		e := *c.Settle
 		e.Epoch, e.OpID = s.Epoch, s.opID()
 		c.Settle = &e
+	case c.Grow != nil:
+		g := *c.Grow
+		g.Epoch = s.Epoch
+		c.Grow = &g
+	case c.Intend != nil:
+		i := *c.Intend
+		i.Epoch = s.Epoch
+		c.Intend = &i
+	case c.Complete != nil:
+		d := *c.Complete
+		d.Epoch, d.Holders = s.Epoch, slices.Clone(s.Sync.Members)
+		if s.Change != nil {
+			d.Index = s.Change.Index
+		}
+		c.Complete = &d
+	case c.AcceptLoss != nil:
+		a := *c.AcceptLoss
+		a.Epoch, a.OpID = s.Epoch, s.opID()
+		c.AcceptLoss = &a
+	default:
+		return false
 	}
+	return true
 }

@@ -30,7 +30,7 @@ type rowCase struct {
 
 func steadyScene(t *testing.T) *scene { return steady(t) }
 
-var rowCases = []rowCase{
+var roleRowCases = []rowCase{
 	{code: "gate.no-right", name: "lease over", hits: true, node: "db1", edit: func(_ *scene, l *Local) { l.LeaseValid = false }, acts: []ActionKind{ActCloseGate, ActSelfFence, ActNone}},
 	{code: "gate.no-right", name: "lease of another epoch", hits: true, node: "db1", edit: func(_ *scene, l *Local) { l.LeaseEpoch = 0 }},
 	{code: "gate.no-right", name: "no barrier by this run", hits: true, node: "db1", edit: func(_ *scene, l *Local) { l.BarrierDone = false }},
@@ -101,22 +101,22 @@ var rowCases = []rowCase{
 	{code: "primary.drain", name: "stopped following", node: "db2", make: promotedTakeover, edit: func(c *scene, l *Local) { *l = following(c); l.Server.HasReplication = false }},
 
 	{code: "primary.sync", name: "commits do not wait", hits: true, node: "db2", make: promotedTakeover, edit: func(_ *scene, l *Local) {
-		*l = Local{Fresh: true, Server: ServerStatus{State: ServerUp, ReadOnly: true}}
+		*l = Local{Fresh: true, Blocked: []NodeID{"db1"}, Server: ServerStatus{State: ServerUp, ReadOnly: true}}
 	}, acts: []ActionKind{ActSourceSync}},
 	{code: "primary.sync", name: "they do", node: "db1"},
 
 	{code: "primary.no-lease", name: "none yet", hits: true, node: "db2", make: promotedTakeover, edit: func(_ *scene, l *Local) {
-		*l = Local{Fresh: true, Server: ServerStatus{State: ServerUp, ReadOnly: true, SourceSync: true, Acks: 1}}
+		*l = Local{Fresh: true, Blocked: []NodeID{"db1"}, Server: ServerStatus{State: ServerUp, ReadOnly: true, SourceSync: true, Acks: 1}}
 	}, acts: []ActionKind{ActNone}},
 	{code: "primary.no-lease", name: "valid", node: "db1"},
 
 	{code: "primary.barrier", name: "lease, no barrier", hits: true, node: "db2", make: promotedTakeover, edit: func(c *scene, l *Local) {
-		*l = Local{Fresh: true, LeaseValid: true, LeaseEpoch: 2, Server: ServerStatus{State: ServerUp, ReadOnly: true, SourceSync: true, Acks: 1}}
+		*l = Local{Fresh: true, Blocked: []NodeID{"db1"}, LeaseValid: true, LeaseEpoch: 2, Server: ServerStatus{State: ServerUp, ReadOnly: true, SourceSync: true, Acks: 1}}
 	}, acts: []ActionKind{ActBarrier}},
 	{code: "primary.barrier", name: "acknowledged", node: "db1"},
 
 	{code: "primary.open", name: "barrier acknowledged", hits: true, node: "db2", make: promotedTakeover, edit: func(c *scene, l *Local) {
-		*l = Local{Fresh: true, Held: 2, LeaseValid: true, LeaseEpoch: 2, BarrierDone: true, Server: ServerStatus{State: ServerUp, ReadOnly: true, SourceSync: true, Acks: 1}}
+		*l = Local{Fresh: true, Held: 2, Blocked: []NodeID{"db1"}, LeaseValid: true, LeaseEpoch: 2, BarrierDone: true, Server: ServerStatus{State: ServerUp, ReadOnly: true, SourceSync: true, Acks: 1}}
 	}, acts: []ActionKind{ActOpen}},
 	{code: "primary.open", name: "the address is missing", hits: true, node: "db1", edit: func(_ *scene, l *Local) { l.VIPHeld = false }},
 	{code: "primary.open", name: "serves, and the restart that was ordered is answered", hits: true, node: "db1", make: restartingPrimary, edit: func(c *scene, l *Local) { l.ServedIndex = c.s.Op.Index - 1 }},
@@ -136,7 +136,7 @@ var rowCases = []rowCase{
 	{code: "primary.serving", name: "serves", hits: true, node: "db1", acts: []ActionKind{ActNone}},
 	{code: "primary.serving", name: "a replica does not", node: "db2"},
 
-	{code: "return.not-settled", name: "nobody has settled since", hits: true, node: "db1", make: promotedTakeover, edit: func(_ *scene, l *Local) { l.Held = 1; l.GateOpen, l.Server.ReadOnly, l.VIPHeld = false, true, false }, acts: []ActionKind{ActNone}},
+	{code: "return.not-settled", name: "nobody has settled since", hits: true, node: "db1", make: promotedTakeover, edit: wasPrimary, acts: []ActionKind{ActNone}},
 	{code: "return.not-settled", name: "it handed over itself", node: "db1", make: switched, edit: handedOver},
 	{code: "return.not-settled", name: "settled", node: "db1", make: settledTakeover, edit: wasPrimary},
 	{code: "return.decide", name: "settled", hits: true, node: "db1", make: settledTakeover, edit: wasPrimary, acts: []ActionKind{ActReturn}},
@@ -207,8 +207,8 @@ func tryingInVain(_ *scene, l *Local) {
 	l.SourceUp, l.Server.IOConnecting, l.Server.IOStalled, l.Server.ReplicaSync = true, true, true, false
 }
 
-func wasPrimary(_ *scene, l *Local) {
-	*l = Local{Fresh: true, Held: 1, Server: ServerStatus{State: ServerUp, ReadOnly: true}}
+func wasPrimary(c *scene, l *Local) {
+	*l = Local{Fresh: true, Held: 1, SyncOff: c.s.OutsideSince("db1"), Server: ServerStatus{State: ServerUp, ReadOnly: true}}
 }
 
 func TestReconcileRows(t *testing.T) {

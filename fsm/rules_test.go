@@ -74,7 +74,7 @@ func restartingPrimary(t *testing.T) *scene {
 	return c
 }
 
-var ruleCases = []ruleCase{
+var operationCases = []ruleCase{
 	{code: "promoting.settle", name: "the new primary serves", acts: true, commands: []string{"settle"}, make: func(t *testing.T) *scene {
 		c := promotedTakeover(t)
 		c.serve("db2")
@@ -133,12 +133,10 @@ var ruleCases = []ruleCase{
 		c.lose("db1")
 		return c
 	}},
-	{code: "primary.lost", name: "nobody is left to acknowledge a barrier", acts: true, verdict: "failover.acknowledger", commands: []string{}, make: func(t *testing.T) *scene {
-		c := steady(t, append(data("db1", "db2"), witness("w1"))...)
-		c.lose("db1")
-		return c
-	}},
-	{code: "primary.lost", name: "the other one was primary and may not follow yet", acts: true, verdict: "failover.acknowledger", commands: []string{}, make: bent(func(_ *testing.T, c *scene) {
+	{code: "primary.lost", name: "nobody is left to acknowledge a barrier: the last one goes on alone", acts: true, commands: []string{"begin"}, make: lastOfTwo(0)},
+	{code: "primary.lost", name: "nobody is left to acknowledge a barrier, and one must", acts: true, verdict: "failover.acknowledger", commands: []string{}, make: lastOfTwo(1)},
+	{code: "primary.lost", name: "the other one was primary and may not follow yet, and one must", acts: true, verdict: "failover.acknowledger", commands: []string{}, make: bent(func(_ *testing.T, c *scene) {
+		c.s.Settings.SyncMinReplicas = 1
 		c.lose("db1")
 		c.obs["db3"].Held = 1
 	})},
@@ -278,6 +276,16 @@ var ruleCases = []ruleCase{
 		c.self = "db1"
 		return c
 	}},
+}
+
+// lastOfTwo has lost the primary of two data nodes.
+func lastOfTwo(minReplicas int) func(*testing.T) *scene {
+	return func(t *testing.T) *scene {
+		c := steady(t, append(data("db1", "db2"), witness("w1"))...)
+		c.s.Settings.SyncMinReplicas = minReplicas
+		c.lose("db1")
+		return c
+	}
 }
 
 func releasedAndCaughtUp(t *testing.T) *scene {

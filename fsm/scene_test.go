@@ -116,7 +116,7 @@ func (c *scene) leaves(t testing.TB, id NodeID) {
 // serve makes a node report that it serves the present epoch, for the newest order.
 func (c *scene) serve(id NodeID) {
 	o := c.obs[id]
-	o.Standing, o.Serving, o.GateOpen, o.VIPHeld, o.Incarnation = StandingServing, c.s.Epoch, true, true, "i-"+string(id)
+	o.Standing, o.Serving, o.Held, o.GateOpen, o.VIPHeld, o.Incarnation = StandingServing, c.s.Epoch, c.s.Epoch, true, true, "i-"+string(id)
 	o.ServedIndex = c.index
 	o.Server = ServerStatus{State: ServerUp, SourceSync: c.s.SourceAcks() > 0, Acks: c.s.SourceAcks(), Received: "0-1-100", Executed: "0-1-100"}
 }

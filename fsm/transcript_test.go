@@ -123,6 +123,7 @@ func (p *player) play(line string) []string {
 		p.c.fence = &Evidence{Kind: EvidenceAgent, Node: node, Detail: "gate closed, mysqld killed"}
 	case "releases":
 		a := p.c.answer(node, w[2])
+		a.Held = p.c.s.Epoch
 		p.c.release = &a
 		p.c.obs[node].Serving = 0
 	case "reaches":
@@ -130,7 +131,7 @@ func (p *player) play(line string) []string {
 	case "serves":
 		p.c.serve(node)
 	default:
-		p.t.Fatalf("%q is not understood", line)
+		return p.playSet(line, w)
 	}
 	return nil
 }
@@ -235,7 +236,7 @@ func (p *player) propose(w []string) []string {
 	case "recount":
 		cmd.Recount = &Recount{Epoch: c.s.Epoch, Node: NodeID(w[1]), Incarnation: c.obs[NodeID(w[1])].Incarnation}
 	default:
-		p.t.Fatalf("cannot propose %q", w)
+		cmd = p.proposeSet(w)
 	}
 	return []string{p.apply(cmd), p.state()}
 }
@@ -253,7 +254,11 @@ func (p *player) state() string {
 	for _, m := range s.Sync.Members {
 		set = append(set, string(m.Node)+"="+orNone(m.Incarnation))
 	}
-	return out + fmt.Sprintf(", sync %v acks %d", set, s.Sync.Acks)
+	out += fmt.Sprintf(", sync %v acks %d", set, s.Sync.Acks)
+	if c := s.Change; c != nil {
+		out += fmt.Sprintf(", preparing since %d: %s", c.Index, change(c.Kind, c.Node, c.Acks))
+	}
+	return out
 }
 
 // sentence is a command in words.
@@ -272,5 +277,5 @@ func sentence(c Command) string {
 	case c.Rollback != nil:
 		return "rollback: " + c.Rollback.Reason
 	}
-	return c.Name()
+	return sentenceOfSet(c)
 }
