@@ -38,10 +38,7 @@ func (n *node) effect(a fsm.Action) {
 	case fsm.ActUnblock:
 		clear(v.blocked)
 	case fsm.ActNudge:
-		if v.up() && !v.hasReplication && v.sourceSync {
-			n.waitsSince = n.clock()
-			v.write(0)
-		}
+		n.nudge()
 	case fsm.ActBlock, fsm.ActCoverPort, fsm.ActUncover, fsm.ActPrepare, fsm.ActAsync, fsm.ActSyncOff:
 		n.changeSet(a)
 	case fsm.ActReconnect: // the model's IO thread does not wait before it tries again
@@ -72,6 +69,14 @@ func (n *node) startServer(a fsm.Action) {
 	default:
 		n.sv.start()
 		n.w.say(n, "mysqld started, run %d", n.sv.run)
+	}
+}
+
+// nudge commits a row, so that those are released whose acknowledgement was lost.
+func (n *node) nudge() {
+	if v := &n.sv; v.up() && !v.hasReplication && v.sourceSync {
+		n.waitsSince = n.clock()
+		v.write(0)
 	}
 }
 
@@ -124,13 +129,17 @@ func (n *node) reportOnce(format string, args ...any) {
 	}
 }
 
-// barrier writes down that this node may hold the epoch, then the epoch's first transaction. A barrier that is under way is only waited for.
+// barrier writes down that this node may hold the epoch, then the epoch's first transaction. A barrier that is under way is only waited for; if that
+// takes long its acknowledgement may never come, because it was received by somebody who did not count yet: a later transaction makes up for it.
 func (n *node) barrier(a fsm.Action) {
 	v := &n.sv
 	if !v.up() || !n.enforced() || v.hasReplication || !n.holds() || n.state().Epoch != a.Epoch || n.state().Primary != n.id {
 		return
 	}
 	if v.barrierEpoch == a.Epoch && v.barrierRun == v.run {
+		if n.commitsWait() {
+			n.nudge()
+		}
 		return
 	}
 	n.held = max(n.held, a.Epoch)
