@@ -20,6 +20,8 @@ func CannotAck(s State, v View, id NodeID) string {
 		return "is quarantined: " + n.Obs.Reason
 	case n.Obs.Server.State != ServerUp:
 		return "has no running mysqld"
+	case v.Node(s.Primary).Obs.Server.State != ServerUp:
+		return "" // there is nobody to replicate from: a long start of the primary's mysqld makes no replica sick
 	case n.Obs.Standing != StandingReplica:
 		return "does not replicate: " + orNone(n.Obs.Reason)
 	case n.Obs.Server.IOConnecting:
@@ -95,17 +97,20 @@ func (d *deciding) lowerAcks(able []SyncMember, sick []NodeView) bool {
 	return true
 }
 
-// shrink lets the member go that has been sick for longest, if those that are left can do without it. While it is in the set nobody can be
+// shrink lets the member go that has been sick for longest, or at once one that is kept out, if those that are left can do without it. While it is in the set nobody can be
 // promoted without its answer.
 func (d *deciding) shrink(able []SyncMember, sick []NodeView) bool {
 	s := d.s
 	if len(sick) == 0 || len(s.Sync.Members)-1 < s.Sync.Acks || len(able) < s.Sync.Acks {
 		return false
 	}
-	n := sick[0]
-	if n.Obs.Standing != StandingQuarantined && d.sickFor(n) < s.Settings.ShrinkAfter {
+	i := slices.IndexFunc(sick, func(n NodeView) bool {
+		return n.Obs.Standing == StandingQuarantined || d.sickFor(n) >= s.Settings.ShrinkAfter
+	})
+	if i < 0 {
 		return false
 	}
+	n := sick[i]
 	d.intend("sync.shrink", Intend{Kind: ChangeShrink, Node: n.ID, Cause: fmt.Sprintf("%s %s", n.ID, CannotAck(s, d.v, n.ID))})
 	return true
 }

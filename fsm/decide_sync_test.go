@@ -108,6 +108,15 @@ var setCases = []ruleCase{
 	})},
 	{code: "sync.set", name: "shrink: who is kept out leaves at once", acts: true, commands: []string{"intend"}, verdict: "sync.shrink", make: bent(func(_ *testing.T, c *scene) { c.obs["db3"].Standing = StandingQuarantined })},
 
+	{code: "sync.set", name: "shrink: who is kept out does not wait for one that has been sick for a moment longer", acts: true, commands: []string{"intend"}, verdict: "sync.shrink", make: func(t *testing.T) *scene {
+		c := fiveMySQL(t)
+		c.obs["db2"].Server.State = ServerDown
+		c.decide()
+		c.wait(shrinkAfter - 1)
+		c.obs["db3"].Standing = StandingQuarantined
+		return c
+	}},
+
 	{code: "sync.set", name: "lower: for long enough", acts: true, commands: []string{"intend"}, verdict: "sync.lower", make: sick(degradeAfter, data("db1", "db2"), "db2")},
 	{code: "sync.set", name: "lower: not for long enough", acts: true, commands: []string{}, verdict: "sync.lower", make: sick(degradeAfter-1, data("db1", "db2"), "db2")},
 	{code: "sync.set", name: "lower: one of two has been sick for a moment only", acts: true, commands: []string{}, verdict: "sync.lower", make: edited(sick(degradeAfter, nil, "db2"), func(_ *testing.T, c *scene) { c.obs["db3"].Server.State = ServerDown })},
@@ -246,6 +255,28 @@ func TestSetGrowsFromNothing(t *testing.T) {
 	}
 }
 
+// TestLongStartGivesNothingUp: while the primary's mysqld recovers nobody can be connected to it, and nobody is sick for that when it is back.
+func TestLongStartGivesNothingUp(t *testing.T) {
+	c := restartingPrimary(t)
+	for _, id := range []NodeID{"db2", "db3"} {
+		c.obs[id].Server.IOConnecting, c.obs[id].Standing = true, StandingCatching
+	}
+	for range 5 {
+		if d := c.decide(); len(d.Commands) > 0 {
+			t.Fatalf("decides %v", commandNames(d))
+		}
+		c.wait(degradeAfter)
+	}
+	c.obs["db1"].Server = ServerStatus{State: ServerUp, ReadOnly: true, SourceSync: true, Acks: 1}
+	if d := c.decide(); len(d.Commands) > 0 {
+		t.Fatalf("decides %v before anybody had time to connect", commandNames(d))
+	}
+	c.wait(degradeAfter)
+	if d := c.decide(); len(d.Commands) != 1 || d.Commands[0].Intend == nil {
+		t.Errorf("decides %v when nobody has connected since; verdicts %v", commandNames(d), d.Verdicts)
+	}
+}
+
 // TestCannotAck names every reason.
 func TestCannotAck(t *testing.T) {
 	for _, r := range []struct {
@@ -260,6 +291,9 @@ func TestCannotAck(t *testing.T) {
 		{"no running mysqld", func(c *scene) { c.obs["db2"].Server.State = ServerHung }},
 		{"does not replicate: drains", func(c *scene) { c.obs["db2"].Standing, c.obs["db2"].Reason = StandingCatching, "drains" }},
 		{"is not connected", func(c *scene) { c.obs["db2"].Server.IOConnecting = true }},
+		{"", func(c *scene) { c.obs["db2"].Server.IOConnecting, c.obs["db1"].Server.State = true, ServerDown }},
+		{"", func(c *scene) { c.obs["db2"].Standing, c.obs["db1"].Server.State = StandingCatching, ServerHung }},
+		{"no running mysqld", func(c *scene) { c.obs["db2"].Server.State, c.obs["db1"].Server.State = ServerDown, ServerDown }},
 	} {
 		c := steady(t)
 		r.edit(c)
