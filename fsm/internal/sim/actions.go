@@ -246,7 +246,7 @@ func (n *node) comeBack(a fsm.Action) {
 		}
 	case !settled:
 		return // every byte is kept: the new primary may never have existed
-	case v.done > same:
+	case v.done > same || n.state().LossySince(n.held): // what it holds may have been acknowledged: a human looks at it first
 		n.mayRebuild(target, a)
 		return
 	default:

@@ -263,3 +263,23 @@ func (w *World) resume() {
 	}
 	w.after(500*ms, w.resume)
 }
+
+// acceptLoss is an operator who finds an operation that cannot be decided, switches the old primary's host off for a while, vouches for that and
+// accepts that acknowledged writes may be lost.
+func (w *World) acceptLoss() {
+	s := w.raft.state()
+	if s.Op == nil {
+		return
+	}
+	if s.Op.Step == fsm.StepPromoted {
+		w.ask(fsm.Command{Begin: &fsm.Begin{Kind: fsm.KindFailover, Epoch: s.Epoch, OpID: s.Op.ID, Cause: "asked for", Actor: "operator", Lossy: true}})
+	} else {
+		w.node(s.Op.From).crashHost(5 * time.Second)
+		w.ask(fsm.Command{AcceptLoss: &fsm.AcceptLoss{OpID: s.Op.ID, Epoch: s.Epoch, Vouched: true, Actor: "operator"}})
+	}
+	w.after(time.Second, func() {
+		if now := w.raft.state(); now.Op != nil && now.Op.Step != fsm.StepPromoted && now.Epoch >= s.Epoch && !w.healthy() {
+			w.acceptLoss()
+		}
+	})
+}

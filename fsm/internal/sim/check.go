@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/highbase/highbase/fsm"
@@ -54,6 +55,12 @@ func (w *World) checkCommit(before, next fsm.State, cmd fsm.Command) {
 // lost what it answered with is no danger: it never serves.
 func (w *World) checkPromoted(p fsm.Promote) {
 	n := w.node(p.To)
+	if p.Won == fsm.WonLossy {
+		got := common(n.sv.log, w.chain)
+		w.say(nil, "%d acknowledged transactions are given up", len(w.chain)-got)
+		w.chain = slices.Clip(w.chain[:got])
+		return
+	}
 	if got := common(n.sv.log, w.chain); got < len(w.chain) && n.contains(p.Position) {
 		w.fail("%s is promoted by %s at %q and lacks %d acknowledged transactions", p.To, p.Won, p.Position, len(w.chain)-got)
 	}

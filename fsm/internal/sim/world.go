@@ -128,6 +128,11 @@ func (w *World) mustHeal() {
 	if w.needsHuman() {
 		w.res.Stranded = true
 		w.say(nil, "stranded: %s", w.unhealthy())
+		w.acceptLoss()
+		if w.until(w.now+w.cfg.Heal, w.healthy) || w.res.Violation != "" {
+			return
+		}
+		w.fail("not healed %v after an operator accepted a loss: %s", w.cfg.Heal, w.unhealthy())
 		return
 	}
 	w.fail("not healed %v after the last fault: %s", w.cfg.Heal, w.unhealthy())
