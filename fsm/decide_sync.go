@@ -97,8 +97,8 @@ func (d *deciding) lowerAcks(able []SyncMember, sick []NodeView) bool {
 	return true
 }
 
-// shrink lets the member go that has been sick for longest, or at once one that is kept out, if those that are left can do without it. While it is in the set nobody can be
-// promoted without its answer.
+// shrink lets the member go that has been sick for longest, or at once one that is kept out, if those that are left can do without it. While it is
+// in the set nobody can be promoted without its answer.
 func (d *deciding) shrink(able []SyncMember, sick []NodeView) bool {
 	s := d.s
 	if len(sick) == 0 || len(s.Sync.Members)-1 < s.Sync.Acks || len(able) < s.Sync.Acks {
