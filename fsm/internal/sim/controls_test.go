@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -86,7 +87,7 @@ func TestFocusedWorldsHold(t *testing.T) {
 			continue
 		}
 		played = append(played, c)
-		t.Run(c.focus, func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s on %d+%d", c.focus, c.shape.data, c.shape.witnesses), func(t *testing.T) {
 			t.Parallel()
 			first, count := seeds(t, 10)
 			cfg := c.shape.config(0, c.focus)

@@ -72,7 +72,7 @@ func TestWorlds(t *testing.T) {
 	}{
 		{"three data nodes", 3, 0, "mariadb", 200, time.Minute},
 		{"five data nodes", 5, 0, "mariadb", 50, time.Minute},
-		{"five data nodes that wait for two", 5, 0, "mysql", 50, time.Minute},
+		{"five data nodes that wait for two", 5, 0, "mysql", 100, time.Minute},
 		{"three data nodes and two witnesses", 3, 2, "mysql", 50, time.Minute},
 		{"two data nodes and a witness", 2, 1, "mariadb", 100, time.Minute},
 	} {
