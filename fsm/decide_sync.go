@@ -47,7 +47,7 @@ func (d *deciding) syncSet() {
 		return
 	}
 	able, sick := d.sortMembers()
-	if d.lowerAcks(able, sick) || d.shrink(able, sick) || d.grow() {
+	if d.lowerAcks(able, sick) || d.shrink(able, sick) || d.grow(sick) {
 		return
 	}
 	d.raiseAcks(able)
@@ -101,8 +101,11 @@ func (d *deciding) lowerAcks(able []SyncMember, sick []NodeView) bool {
 // in the set nobody can be promoted without its answer.
 func (d *deciding) shrink(able []SyncMember, sick []NodeView) bool {
 	s := d.s
-	if len(sick) == 0 || len(s.Sync.Members)-1 < s.Sync.Acks || len(able) < s.Sync.Acks {
+	if len(s.Sync.Members)-1 < s.Sync.Acks || len(able) < s.Sync.Acks {
 		return false
+	}
+	if len(sick) == 0 {
+		return d.trim(able)
 	}
 	i := slices.IndexFunc(sick, func(n NodeView) bool {
 		return n.Obs.Standing == StandingQuarantined || d.sickFor(n) >= s.Settings.ShrinkAfter
@@ -115,10 +118,31 @@ func (d *deciding) shrink(able []SyncMember, sick []NodeView) bool {
 	return true
 }
 
-// grow takes in a replica that has caught up, as long as there is a place.
-func (d *deciding) grow() bool {
+// trim lets one go when those are back whose place another has taken.
+func (d *deciding) trim(able []SyncMember) bool {
 	s := d.s
-	if len(s.Sync.Members) >= s.setLimit() {
+	if len(able) <= s.setLimit() {
+		return false
+	}
+	last := able[len(able)-1].Node
+	d.intend("sync.trim", Intend{Kind: ChangeShrink, Node: last, Cause: fmt.Sprintf("%d members are more than a failover can be sure to hear of", len(able))})
+	return true
+}
+
+// grow takes in a replica that has caught up, as long as there is a place. When commits wait because too few members have been left for a moment,
+// there is one although the set is full: a healthy replica must not stand by while writes wait for those that are gone.
+func (d *deciding) grow(sick []NodeView) bool {
+	s := d.s
+	limit, left := s.setLimit(), len(s.Sync.Members)
+	for _, n := range sick {
+		if d.sickFor(n) >= s.Settings.FailAfter {
+			left--
+		}
+	}
+	if left < s.Sync.Acks {
+		limit = s.growLimit()
+	}
+	if len(s.Sync.Members) >= limit {
 		return false
 	}
 	for _, c := range d.v.CaughtUp {

@@ -212,6 +212,42 @@ func TestLowerGoesNoFurtherThanItMust(t *testing.T) {
 	}
 }
 
+// TestReplicaStandsIn: when every member is gone a healthy replica outside the set takes over their part, also when nothing may be given up; the set
+// is brought back to its size afterwards, whether they come back or not.
+func TestReplicaStandsIn(t *testing.T) {
+	for _, back := range []bool{false, true} {
+		c := steady(t, data("db1", "db2", "db3", "db4", "db5")...)
+		c.s.Settings.SyncMinReplicas = 1
+		c.caughtUp = []SyncMember{member("db4")}
+		c.obs["db2"].Server.State, c.obs["db3"].Server.State = ServerDown, ServerDown
+		if d := c.decide(); len(d.Commands) > 0 {
+			t.Fatalf("decides %v at once", commandNames(d))
+		}
+		c.wait(c.s.Settings.FailAfter)
+		c.follow1(t)
+		if m, in := c.s.Sync.Member("db4"); !in || m.Incarnation != "i-db4" || c.s.Sync.Acks != 1 {
+			t.Fatalf("the set is %+v, verdicts %v", c.s.Sync, c.last.Verdicts)
+		}
+		if back {
+			c.obs["db2"].Server.State, c.obs["db3"].Server.State = ServerUp, ServerUp
+		}
+		c.wait(shrinkAfter)
+		for range 8 {
+			if c.s.Change != nil {
+				c.prepared("0-1-100")
+			}
+			c.follow1(t)
+			c.wait(time.Millisecond)
+		}
+		if c.s.Change != nil || len(c.s.Sync.Members) > c.s.setLimit() || c.s.Sync.Acks != 1 {
+			t.Errorf("back %v: the set is %+v, change %+v", back, c.s.Sync, c.s.Change)
+		}
+		if _, in := c.s.Sync.Member("db4"); in == back {
+			t.Errorf("back %v: the set is %+v", back, c.s.Sync)
+		}
+	}
+}
+
 // TestLongestSickLeavesFirst, and the verdict says who and why.
 func TestLongestSickLeavesFirst(t *testing.T) {
 	c := fiveMySQL(t)

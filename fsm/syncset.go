@@ -93,6 +93,10 @@ func (s State) floor() int { return min(s.Settings.SyncMinReplicas, s.ackTarget(
 // setLimit bounds S: with more than 2W members a failover would need more answers than a majority is sure to give.
 func (s State) setLimit() int { return 2 * s.ackTarget() }
 
+// growLimit leaves room beside members that cannot acknowledge for as many as are needed, until the others have left: they cannot leave before
+// somebody else holds everything.
+func (s State) growLimit() int { return s.setLimit() + s.ackTarget() }
+
 // SourceAcks is how many acknowledgements mysqld on the primary must wait for at this moment: what is committed, and already what is intended if
 // that is more.
 func (s State) SourceAcks() int {
@@ -179,8 +183,8 @@ func (s *State) applyGrow(c Grow) error {
 		return refuse("%s is in the sync set already", c.Node)
 	case c.Incarnation == "":
 		return refuse("grow by %s without an incarnation", c.Node)
-	case len(s.Sync.Members) >= s.setLimit():
-		return refuse("the sync set has %d members already, %d are the most", len(s.Sync.Members), s.setLimit())
+	case len(s.Sync.Members) >= s.growLimit():
+		return refuse("the sync set has %d members already, %d are the most", len(s.Sync.Members), s.growLimit())
 	}
 	s.Sync.Members = append(s.Sync.Members, SyncMember{Node: c.Node, Incarnation: c.Incarnation})
 	slices.SortFunc(s.Sync.Members, func(a, b SyncMember) int { return cmp.Compare(a.Node, b.Node) })

@@ -60,7 +60,11 @@ var setRefusals = []refusal{
 	{"grow by a stranger", without, func(*scene) Command { return growBy("db9") }, "no replica"},
 	{"grow by a witness", func(t *testing.T) *scene { return steady(t, append(data("db1", "db2"), witness("w1"))...) }, func(*scene) Command { return growBy("w1") }, "no replica"},
 	{"grow by nobody knows which incarnation", without, func(*scene) Command { return Command{Grow: &Grow{Epoch: 1, Node: "db3"}} }, "without an incarnation"},
-	{"grow beyond twice the acknowledgements", func(t *testing.T) *scene { return steady(t, data("db1", "db2", "db3", "db4")...) }, func(*scene) Command { return growBy("db4") }, "are the most"},
+	{"grow beyond who may be needed", func(t *testing.T) *scene {
+		c := steady(t, data("db1", "db2", "db3", "db4", "db5")...)
+		c.must(t, growBy("db4"))
+		return c
+	}, func(*scene) Command { return growBy("db5") }, "3 are the most"},
 
 	{"intend for another epoch", steadyScene, func(*scene) Command { return Command{Intend: &Intend{Epoch: 2, Kind: ChangeShrink, Node: "db3"}} }, "the epoch is 1"},
 	{"intend while nobody is primary", begunTakeover, func(*scene) Command { return Command{Intend: &Intend{Epoch: 2, Kind: ChangeShrink, Node: "db3"}} }, "with primary"},
