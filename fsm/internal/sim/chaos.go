@@ -46,6 +46,7 @@ func faults() []fault {
 		{"reboot-frozen", 2, (*World).rebootFrozen},
 		{"candidate-dies", 2, (*World).candidateDies},
 		{"shrink-and-die", 2, (*World).shrinkAndDie},
+		{"members-die", 0, (*World).membersDie}, // only where replicas are left outside the set
 		{"loss", 2, func(w *World) { w.loss, w.slow = w.rng.Float64()*0.2, w.rng.Float64()*0.2 }},
 	}
 }

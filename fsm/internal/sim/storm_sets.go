@@ -176,6 +176,15 @@ func (w *World) candidateDies() {
 	})
 }
 
+// membersDie: every member of a full set is gone for a while, and replicas outside it are not. The primary dies about when the first are back.
+func (w *World) membersDie() {
+	p := w.primaryOrAny()
+	for _, m := range w.raft.state().Sync.Members {
+		w.node(m.Node).crashHost(w.between(2*time.Second, 4*time.Second))
+	}
+	w.after(w.between(1500*ms, 5*time.Second), func() { p.crashHost(w.between(time.Second, 4*time.Second)) })
+}
+
 // shrinkAndDie: the hbd of one replica dies, its mysqld goes on acknowledging. When it is about to leave the set the others lose the primary for a
 // moment, and as soon as it has left the primary dies. (If its last acknowledgements were not waited for, nobody else holds those writes.)
 func (w *World) shrinkAndDie() {
