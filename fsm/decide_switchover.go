@@ -12,14 +12,7 @@ import (
 // prepared: everything is checked, and everything that can be done beforehand is done, while the old primary still serves. The set shrinks to the
 // candidate and those that W needs besides; the others are turned to replicate from the candidate.
 func (d *deciding) prepared() {
-	if d.serviceGone() {
-		return
-	}
-	if d.s.Change != nil {
-		d.changing()
-		return
-	}
-	if !d.gatesPass() {
+	if d.serviceGone() || !d.gatesPass() {
 		return
 	}
 	s, to := d.s, d.s.Op.To

@@ -57,10 +57,7 @@ func switching(t *testing.T) *scene {
 
 func releasingTo(t *testing.T) *scene {
 	c := switching(t)
-	c.follow(t)
-	if c.s.Op.Step != StepReleasing {
-		t.Fatalf("step is %s", c.s.Op.Step)
-	}
+	c.must(t, Command{Release: &Release{OpID: c.s.Op.ID, Epoch: 1}})
 	return c
 }
 

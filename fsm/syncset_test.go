@@ -53,7 +53,7 @@ func strict(make func(*testing.T) *scene) func(*testing.T) *scene {
 var setRefusals = []refusal{
 	{"grow of another epoch", without, func(*scene) Command { return Command{Grow: &Grow{Epoch: 0, Node: "db3", Incarnation: "i"}} }, "the epoch is 1"},
 	{"grow while nobody is primary", begunTakeover, func(c *scene) Command { return Command{Grow: &Grow{Epoch: 2, Node: "db3", Incarnation: "i"}} }, "with primary"},
-	{"grow while the epoch is released", releasingTo, func(*scene) Command { return growBy("db3") }, "being released"},
+	{"grow while the epoch is released", releasingTo, func(*scene) Command { return growBy("db3") }, "at step releasing"},
 	{"grow beside a change", leaving, func(*scene) Command { return growBy("db3") }, "is prepared"},
 	{"grow by a member", steadyScene, func(*scene) Command { return growBy("db3") }, "already"},
 	{"grow by the primary", without, func(*scene) Command { return growBy("db1") }, "no replica"},
@@ -68,7 +68,7 @@ var setRefusals = []refusal{
 
 	{"intend for another epoch", steadyScene, func(*scene) Command { return Command{Intend: &Intend{Epoch: 2, Kind: ChangeShrink, Node: "db3"}} }, "the epoch is 1"},
 	{"intend while nobody is primary", begunTakeover, func(*scene) Command { return Command{Intend: &Intend{Epoch: 2, Kind: ChangeShrink, Node: "db3"}} }, "with primary"},
-	{"intend while the epoch is released", releasingTo, intend(Intend{Kind: ChangeShrink, Node: "db3"}), "being released"},
+	{"intend while the epoch is released", releasingTo, intend(Intend{Kind: ChangeShrink, Node: "db3"}), "at step releasing"},
 	{"intend beside a change", leaving, intend(Intend{Kind: ChangeShrink, Node: "db2"}), "already"},
 	{"intend something unknown", steadyScene, intend(Intend{Kind: "swap"}), `kind "swap"`},
 	{"shrink by one who is outside", without, intend(Intend{Kind: ChangeShrink, Node: "db3"}), "not in the sync set"},
@@ -86,7 +86,7 @@ var setRefusals = []refusal{
 		c := leaving(t)
 		c.s.Op = &Operation{Kind: KindSwitchover, Step: StepReleasing}
 		return c
-	}, completed(nil, member("db2")), "being released"},
+	}, completed(nil, member("db2")), "at step releasing"},
 	{"shrink: nobody holds it", leaving, completed(nil), "0 counted members"},
 	{"shrink: only the one that leaves holds it", leaving, completed(nil, member("db3")), "0 counted members"},
 	{"shrink: another incarnation holds it", leaving, completed(nil, SyncMember{"db2", "i-db2-again"}), "0 counted members"},
