@@ -151,6 +151,9 @@ func (h *host) Nudge(ctx context.Context) error {
 	return err
 }
 
+// MendSettings: the settings of this server are never weakened.
+func (h *host) MendSettings(context.Context) error { return nil }
+
 func (h *host) Reconnect(ctx context.Context) error {
 	if err := h.ask(ctx, "Reconnect"); err != nil {
 		return err

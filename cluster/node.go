@@ -36,6 +36,7 @@ type Node struct {
 	grantor  *grantor
 	stats    *stats
 	endings  endings
+	repairs  repairs
 
 	joined     atomic.Pointer[membership] // nil until this node belongs to a cluster
 	joinOnce   sync.Mutex

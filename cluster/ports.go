@@ -44,6 +44,8 @@ type Database interface {
 	Nudge(ctx context.Context) error
 	// Reconnect makes a replica's IO thread connect now. The SQL thread keeps running throughout, so nothing is forgotten.
 	Reconnect(ctx context.Context) error
+	// MendSettings puts back the settings that the look names as weakened, in the safe direction only.
+	MendSettings(ctx context.Context) error
 	// Freeze stops receiving, and only receiving, and says what was received. sever destroys the connection to the source.
 	Freeze(ctx context.Context, sever func() error) (received string, err error)
 	// Drain returns when everything in position is applied.

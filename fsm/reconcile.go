@@ -46,12 +46,13 @@ const (
 	ActNudge      ActionKind = "nudge"       // commit a row, so that waiters whose acknowledgement was lost are released
 	ActReturn     ActionKind = "return"      // once primary: follow, rewind, or quarantine
 	ActUnblock    ActionKind = "unblock"     // let replication traffic pass again
+	ActMend       ActionKind = "mend"        // put back settings that the guarantees rest on
 	ActNone       ActionKind = "none"        // wait; the row says for what
 )
 
 // ActionKinds lists every action, for the test that each has an executor.
 func ActionKinds() []ActionKind {
-	return []ActionKind{ActCloseGate, ActSelfFence, ActReleaseVIP, ActStart, ActKill, ActStopFollow, ActSourceSync, ActBarrier, ActOpen, ActFollow, ActReconnect, ActNudge, ActReturn, ActUnblock, ActNone}
+	return []ActionKind{ActCloseGate, ActSelfFence, ActReleaseVIP, ActStart, ActKill, ActStopFollow, ActSourceSync, ActBarrier, ActOpen, ActFollow, ActReconnect, ActNudge, ActReturn, ActUnblock, ActMend, ActNone}
 }
 
 // Action is one thing to do, by whose right.
@@ -181,8 +182,14 @@ var rows = []Row{
 	{"replica.following", "follows", func(*place) bool { return true }, []ActionKind{ActNone}},
 }
 
-// Rows gives both tables for printing, guards first.
-func Rows() []Row { return append(append([]Row{}, guardRows...), rows...) }
+// Rows gives the tables for printing: guards, the local table, and what names damage.
+func Rows() []Row {
+	out := append(append([]Row{}, guardRows...), rows...)
+	for _, c := range append(careRows, careSettings) {
+		out = append(out, c.Row)
+	}
+	return out
+}
 
 // Reconcile runs on every node. It turns what is committed and what is seen here into local actions, in order. Self-fencing lives here, so it
 // works with no leader and no network.
@@ -204,9 +211,12 @@ func Reconcile(s State, self NodeID, l Local) []Action {
 	}
 	for _, r := range rows {
 		if r.When(p) {
-			add(r)
+			add(refine(p, r))
 			break
 		}
+	}
+	if careSettings.When(p) {
+		add(careSettings.named(p)) // last: whatever hinders it must hinder nothing else
 	}
 	return out
 }

@@ -51,7 +51,7 @@ var mysqlVariables = "SHOW GLOBAL VARIABLES WHERE Variable_name IN (" + quotedLi
 	"gtid_mode", "enforce_gtid_consistency", "log_bin", "log_replica_updates", "binlog_format", "sync_binlog",
 	"innodb_flush_log_at_trx_commit", "rpl_semi_sync_source_enabled", "rpl_semi_sync_replica_enabled",
 	"rpl_semi_sync_source_timeout", "rpl_semi_sync_source_wait_no_replica", "rpl_semi_sync_source_wait_point",
-	"rpl_semi_sync_source_wait_for_replica_count", "performance_schema", "relay_log_recovery",
+	"rpl_semi_sync_source_wait_for_replica_count", "performance_schema", "relay_log_recovery", "replica_net_timeout",
 }) + ")"
 
 const mysqlCounters = `SHOW GLOBAL STATUS WHERE Variable_name IN ('Uptime','Rpl_semi_sync_source_status','Rpl_semi_sync_source_clients',
@@ -89,6 +89,7 @@ func (m mysqlDialect) readStatus(ctx context.Context, q querier, st *Status) (ti
 	st.ReplicaSemiSyncActive = counters.yes("rpl_semi_sync_replica_status")
 	st.SemiSyncClients = int(counters.number("rpl_semi_sync_source_clients"))
 	st.WaitSessions = int(counters.number("rpl_semi_sync_source_wait_sessions"))
+	st.Channel.NetTimeout = v["replica_net_timeout"]
 	st.Problems = append(st.Problems, mysqlProblems(v, st)...)
 	return time.Duration(counters.number("uptime")) * time.Second, m.readReplication(ctx, q, st)
 }
@@ -135,6 +136,9 @@ func (mysqlDialect) readReplication(ctx context.Context, q querier, st *Status) 
 	st.SQLErrno, st.SQLError = int(r.number("Last_SQL_Errno")), r["Last_SQL_Error"]
 	st.RelayLogFile, st.RelayLogPosition = r["Relay_Log_File"], r.number("Relay_Log_Pos")
 	st.LagSeconds = lagSeconds(r, "Seconds_Behind_Source")
+	if err := readMySQLChannel(ctx, q, r, &st.Channel); err != nil {
+		return err
+	}
 	threads, err := rows(ctx, q, mysqlThreads)
 	if err != nil {
 		return err

@@ -203,7 +203,7 @@ func TestReach(t *testing.T) {
 	h := newHost(t, "", nil)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	stranger, err := New(Config{Database: h.server, Login: Account{replName, "wrong"}})
+	stranger, err := New(Config{Database: h.server, Login: Account{User: replName, Password: "wrong"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/highbase/highbase/fsm"
@@ -39,6 +41,11 @@ func (v *view) fill(r reading) {
 		IORunning: st.IORunning != mysqld.ThreadNo, IOConnecting: st.IORunning == mysqld.ThreadConnecting, SQLRunning: st.SQLRunning, ReplError: replicationError(st), Lag: st.LagSeconds,
 		SourceSync: st.SourceSemiSyncEnabled, ReplicaSync: st.ReplicaSemiSyncActive, Waiting: st.WaitSessions,
 		LastEpoch: epoch, Problems: st.Problems,
+		ChannelDrift: st.ChannelDrift, LoginRefused: mysqld.LoginRefused(st.IOErrno), ApplyErrno: st.SQLErrno,
+		ReplicaSyncOff: st.HasReplication && !st.ReplicaSemiSyncEnabled, Delay: st.Channel.Delay,
+	}
+	for _, one := range st.Weakened {
+		v.status.Weakened = append(v.status.Weakened, one.String())
 	}
 	if !v.status.IOConnecting {
 		v.connecting = time.Time{}
@@ -66,13 +73,16 @@ type decisive struct {
 	fault, started, generation, sourceHost        string
 	sourcePort                                    uint16
 	replica, receives, stalled, applies, readOnly bool
-	sourceSync, replicaSync                       bool
+	sourceSync, replicaSync, replicaSyncOff       bool
+	applyErrno                                    int
+	care                                          string
 }
 
 func (v *view) decisive() decisive {
 	st := v.status
 	return decisive{st.State, st.Fault, st.Started, v.generation, st.SourceHost, st.SourcePort,
-		st.HasReplication, st.IORunning, st.IOStalled, st.SQLRunning, st.ReadOnly, st.SourceSync, st.ReplicaSync}
+		st.HasReplication, st.IORunning, st.IOStalled, st.SQLRunning, st.ReadOnly, st.SourceSync, st.ReplicaSync, st.ReplicaSyncOff,
+		st.ApplyErrno, strings.Join(append(slices.Clone(st.Weakened), st.ChannelDrift...), "\n")}
 }
 
 // publish changes what is known, and tells about it if it matters. The caller holds mu.

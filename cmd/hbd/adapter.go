@@ -35,8 +35,9 @@ type serverFiles struct {
 // watched is a server that remembers where its files are whenever it is asked for its status.
 type watched struct {
 	*mysqld.Server
-	files *identity.Durable[serverFiles]
-	log   *slog.Logger
+	files   *identity.Durable[serverFiles]
+	channel *identity.Durable[mysqld.Channel]
+	log     *slog.Logger
 }
 
 // Status is the server's, remembered.
@@ -51,6 +52,7 @@ func (w watched) Status(ctx context.Context) (mysqld.Status, error) {
 			w.log.Error("where the server keeps its files is not remembered: after a crash its tail cannot be judged", "error", err)
 		}
 	}
+	w.keepChannel(st)
 	return st, nil
 }
 
@@ -92,6 +94,8 @@ func (d *database) Follow(ctx context.Context, host string, port uint16) error {
 	_, err = d.server.Follow(ctx, mysqld.Source{Host: host, Port: port, Sever: d.severFrom(st.SourceHost)})
 	return err
 }
+
+func (d *database) MendSettings(ctx context.Context) error { return d.server.MendSettings(ctx) }
 
 func (d *database) Nudge(ctx context.Context) error { return d.server.Nudge(ctx) }
 

@@ -114,7 +114,7 @@ func (b *backend) Local() httpd.Local {
 	for _, p := range l.LastPhases {
 		out.LastPhases[p.Name] = p.Took
 	}
-	out.Replication = replicationOf(o.Server)
+	out.Replication, out.Repairs = replicationOf(o.Server), l.Repairs
 	b.timed(l, &out)
 	return out
 }
