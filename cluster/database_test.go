@@ -102,6 +102,12 @@ func (h *host) SourceSync(ctx context.Context, acks int) error {
 	return nil
 }
 
+// FollowDelayed forgets what was received and is not applied, as the real one may.
+func (h *host) FollowDelayed(ctx context.Context, address string, port uint16) error {
+	h.change(func() { h.receiver++ })
+	return h.Follow(ctx, address, port)
+}
+
 // Follow applies what it received before it leaves a source. What it has and the new source lacks would be lost, or split the history.
 func (h *host) Follow(ctx context.Context, address string, port uint16) error {
 	if err := h.ask(ctx, "Follow"); err != nil {

@@ -40,6 +40,9 @@ type Database interface {
 	// Follow makes this server a read-only, acknowledging replica. It drains what was received before it leaves another source.
 	// After success nothing received was dropped by it.
 	Follow(ctx context.Context, host string, port uint16) error
+	// FollowDelayed is Follow for a replica that an operator delays: draining would take as long as the delay, so what was received and is
+	// not applied may be dropped. Only towards a source that holds everything acknowledged; the replica counts as another incarnation after it.
+	FollowDelayed(ctx context.Context, host string, port uint16) error
 	// Nudge commits a row of its own: its acknowledgement releases waiters whose own was lost.
 	Nudge(ctx context.Context) error
 	// Reconnect makes a replica's IO thread connect now. The SQL thread keeps running throughout, so nothing is forgotten.

@@ -15,7 +15,8 @@ type Source struct {
 	Sever func() error
 	// DiscardReceived drops what was received and is not applied instead of
 	// draining it. Only for a node that counts in no sync set, towards a source
-	// known to hold everything.
+	// known to hold everything that was acknowledged: one that is delayed on
+	// purpose, where draining takes as long as the delay.
 	DiscardReceived bool
 }
 
@@ -67,7 +68,7 @@ func (s *Server) follow(ctx context.Context, src Source) (FollowResult, error) {
 	if !st.HasReplication {
 		return s.repoint(ctx, src)
 	}
-	if src.DiscardReceived && !s.follows(st, src) {
+	if src.DiscardReceived && (!s.follows(st, src) || st.BothThreadsStopped()) {
 		return s.discard(ctx, src, st)
 	}
 	running, err := s.ensureApplier(ctx, st)

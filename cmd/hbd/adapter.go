@@ -84,6 +84,14 @@ func (d *database) SourceSync(ctx context.Context, acks int) error {
 
 // Follow makes the acknowledgements count first: set before the receiver starts, they need no restart of it.
 func (d *database) Follow(ctx context.Context, host string, port uint16) error {
+	return d.follow(ctx, mysqld.Source{Host: host, Port: port})
+}
+
+func (d *database) FollowDelayed(ctx context.Context, host string, port uint16) error {
+	return d.follow(ctx, mysqld.Source{Host: host, Port: port, DiscardReceived: true})
+}
+
+func (d *database) follow(ctx context.Context, src mysqld.Source) error {
 	st, err := d.server.Status(ctx)
 	if err != nil {
 		return err
@@ -91,7 +99,8 @@ func (d *database) Follow(ctx context.Context, host string, port uint16) error {
 	if err := d.server.ReplicaSemiSync(ctx, true); err != nil {
 		return fmt.Errorf("making this replica acknowledge: %w", err)
 	}
-	_, err = d.server.Follow(ctx, mysqld.Source{Host: host, Port: port, Sever: d.severFrom(st.SourceHost)})
+	src.Sever = d.severFrom(st.SourceHost)
+	_, err = d.server.Follow(ctx, src)
 	return err
 }
 
