@@ -38,6 +38,8 @@ type dialect interface {
 	// as they are wanted; mend is the statement that does.
 	settings(st Status) []Setting
 	mend(one Setting) string
+	// persisted are the settings that the server itself keeps for its next start.
+	persisted(ctx context.Context, q querier) (map[string]string, error)
 	// repointsWhileApplying tells that the receiver alone can be repointed.
 	repointsWhileApplying() bool
 	// prepareFollow brings the server's replication position up to what it has

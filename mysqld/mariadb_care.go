@@ -1,6 +1,7 @@
 package mysqld
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"time"
@@ -31,6 +32,9 @@ func (mariadb) settings(st Status) []Setting {
 }
 
 func (mariadb) mend(one Setting) string { return setGlobal(one) }
+
+// persisted: MariaDB keeps none. Its option file is not ours to write.
+func (mariadb) persisted(context.Context, querier) (map[string]string, error) { return nil, nil }
 
 // durableSettings have the same names on both servers.
 func durableSettings(st Status) []Setting {

@@ -90,6 +90,13 @@ func (m mysqlDialect) readStatus(ctx context.Context, q querier, st *Status) (ti
 	st.SemiSyncClients = int(counters.number("rpl_semi_sync_source_clients"))
 	st.WaitSessions = int(counters.number("rpl_semi_sync_source_wait_sessions"))
 	st.Channel.NetTimeout = v["replica_net_timeout"]
+	if v.yes("performance_schema") {
+		persisted, err := m.persisted(ctx, q)
+		if err != nil {
+			return 0, err
+		}
+		st.persistedSettings = unpersisted(persisted)
+	}
 	st.Problems = append(st.Problems, mysqlProblems(v, st)...)
 	return time.Duration(counters.number("uptime")) * time.Second, m.readReplication(ctx, q, st)
 }

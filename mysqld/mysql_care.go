@@ -3,6 +3,7 @@ package mysqld
 import (
 	"context"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -24,8 +25,48 @@ func readMySQLChannel(ctx context.Context, q querier, r record, c *Channel) erro
 	return nil
 }
 
+// persistedPrefix marks a setting that is looked at as persisted, not as it is now.
+const persistedPrefix = "persisted "
+
+// mysqlPersisted must be persisted so that a server that somebody else starts comes up harmless: it takes no writes, does
+// not replicate, and keeps what it had received. Never the other way round: a server persisted as writable would be.
+var mysqlPersisted = []struct{ name, want string }{{"super_read_only", "ON"}, {"skip_replica_start", "ON"}, {"relay_log_recovery", "OFF"}}
+
+// mysqlNeverPersisted must not be persisted with another value.
+var mysqlNeverPersisted = []struct{ name, want string }{{"read_only", "ON"}, {"rpl_semi_sync_replica_enabled", "OFF"}}
+
+func (mysqlDialect) persisted(ctx context.Context, q querier) (map[string]string, error) {
+	found, err := rows(ctx, q, "SELECT VARIABLE_NAME AS name, VARIABLE_VALUE AS value FROM performance_schema.persisted_variables")
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]string, len(found))
+	for _, r := range found {
+		out[r["name"]] = r["value"]
+	}
+	return out, nil
+}
+
+// unpersisted are the settings among the persisted ones that are not as they must be.
+func unpersisted(persisted map[string]string) []Setting {
+	var out []Setting
+	for _, p := range mysqlPersisted {
+		is := "not set"
+		if value, set := persisted[p.name]; set {
+			is = onOffServer(record{"v": value}.yes("v"))
+		}
+		out = append(out, Setting{persistedPrefix + p.name, is, p.want})
+	}
+	for _, p := range mysqlNeverPersisted {
+		if value, set := persisted[p.name]; set {
+			out = append(out, Setting{persistedPrefix + p.name, onOffServer(record{"v": value}.yes("v")), p.want})
+		}
+	}
+	return out
+}
+
 func (mysqlDialect) settings(st Status) []Setting {
-	out := durableSettings(st)
+	out := append(durableSettings(st), st.persistedSettings...)
 	if !st.SourceSemiSyncEnabled {
 		return out
 	}
@@ -35,4 +76,10 @@ func (mysqlDialect) settings(st Status) []Setting {
 		Setting{"rpl_semi_sync_source_wait_point", st.WaitPoint, "AFTER_SYNC"})
 }
 
-func (mysqlDialect) mend(one Setting) string { return setGlobal(one) }
+// mend: PERSIST_ONLY leaves the running value alone, which on a primary is another.
+func (mysqlDialect) mend(one Setting) string {
+	if name, persisted := strings.CutPrefix(one.Name, persistedPrefix); persisted {
+		return "SET PERSIST_ONLY " + name + "=" + one.Want
+	}
+	return setGlobal(one)
+}

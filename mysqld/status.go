@@ -103,7 +103,8 @@ type Status struct {
 	ChannelDrift []string
 	// Weakened are settings that break the guarantees and can be put back at run
 	// time: MendSettings does.
-	Weakened []Setting
+	Weakened          []Setting
+	persistedSettings []Setting // MySQL's, as they are and must be
 	// Problems are settings that break the guarantees, each one sentence with
 	// how to mend it.
 	Problems []string

@@ -117,7 +117,7 @@ func parseConfig(path string, raw []byte) (*config, error) {
 	}
 	c.complete()
 	c.readSettings(d)
-	check(c, d)
+	checkConfig(c, d)
 	if err := d.err(); err != nil {
 		return nil, err
 	}
