@@ -17,7 +17,7 @@ type variable struct {
 }
 
 // inFile is the usual way to mend.
-const inFile = "set it in the option file and restart, through hbctl, one node after the other"
+const inFile = "set it in the option file and restart the servers one after the other, the primary last, after hbctl promote"
 
 var variables = []variable{
 	{"check.gtid", "gtid_strict_mode", "gtid_mode", []string{"ON"}, inFile},

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/highbase/highbase/cluster/api"
 	"github.com/highbase/highbase/fsm/gtid"
 	"github.com/highbase/highbase/sandbox"
 )
@@ -92,6 +93,86 @@ func TestCare(t *testing.T) {
 		s.noErrors(s.at)
 		s.nothingHappened()
 	})
+}
+
+// TestCareInVain: what hbd cannot mend is told with its reason and tried at growing pauses, and heals once somebody has mended it.
+func TestCareInVain(t *testing.T) {
+	g := newGroup(t, sandbox.Options{})
+	g.run(t, "a row in the way", func(s *scenario) {
+		replica := s.others(s.primary())[0]
+		rules := []string{"care.applier-error"}
+		s.byManager(s.primary(), "CREATE TABLE highbase.conflict (id INT PRIMARY KEY)")
+		s.awaitTable(replica)
+		before := s.repairs(replica, rules)
+		s.unlogged(replica, "INSERT INTO highbase.conflict VALUES (1)")
+		s.byManager(s.primary(), "INSERT INTO highbase.conflict VALUES (1)")
+		s.await("the reason to be told", func(st api.Status) bool {
+			why := strings.Join(st.Why, "\n")
+			return strings.Contains(why, replica) && strings.Contains(why, "1062") && strings.Contains(why, "in vain")
+		})
+		s.rises(replica, `highbase_repairs_total{rule="care.applier-error"}`, before, 5)
+		s.unlogged(replica, "DELETE FROM highbase.conflict")
+		s.await(replica+" to be well again", func(st api.Status) bool { return st.Verdict == api.StandingHealthy })
+		// A repair every 100 ms would have been many more.
+		if n, most := s.repairs(replica, rules)-before, 14.0; n > most {
+			s.Errorf("%v attempts, want at most %v", n, most)
+		}
+		s.byManager(s.primary(), "DROP TABLE highbase.conflict")
+		s.nothingHappened()
+	})
+}
+
+// byManager runs a statement as the manager.
+func (s *scenario) byManager(host string, statements ...string) {
+	s.Helper()
+	db := s.manager(host)
+	defer db.Close()
+	for _, statement := range statements {
+		if _, err := db.ExecContext(s.ctx, statement); err != nil {
+			s.Fatalf("on %s: %s: %v", host, statement, err)
+		}
+	}
+}
+
+// awaitTable waits until a replica has the table of conflicts.
+func (s *scenario) awaitTable(host string) {
+	s.Helper()
+	db := s.manager(host)
+	defer db.Close()
+	err := Await(s.ctx, "the table on "+host, func(ctx context.Context) (bool, string) {
+		_, err := db.ExecContext(ctx, "SELECT 1 FROM highbase.conflict")
+		return err == nil, fmt.Sprint(err)
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+// unlogged changes a replica alone, as nobody should. MySQL's super_read_only is put back by hbd meanwhile, so it is tried again.
+func (s *scenario) unlogged(host, statement string) {
+	s.Helper()
+	db := s.manager(host)
+	defer db.Close()
+	conn, err := db.Conn(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer conn.Close()
+	all := []string{"SET SESSION sql_log_bin=0", statement}
+	if s.Flavor() == gtid.MySQL {
+		all = []string{"SET SESSION sql_log_bin=0", "SET GLOBAL super_read_only=0", statement}
+	}
+	err = Await(s.ctx, statement, func(ctx context.Context) (bool, string) {
+		for _, one := range all {
+			if _, err := conn.ExecContext(ctx, one); err != nil {
+				return false, err.Error()
+			}
+		}
+		return true, ""
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
 }
 
 // damageAndSee does one damage and waits until the server itself says that all is well, and the rule has been counted.

@@ -71,6 +71,10 @@ func (s *Server) follow(ctx context.Context, src Source) (FollowResult, error) {
 	if src.DiscardReceived && (!s.follows(st, src) || st.BothThreadsStopped()) {
 		return s.discard(ctx, src, st)
 	}
+	if st.SQLErrno != 0 && !st.SQLRunning && st.IORunning != ThreadNo && s.follows(st, src) {
+		// Somebody may have mended what it stopped at. The receiver runs on, so nothing is forgotten.
+		return FollowResult{}, execute(ctx, s.db, s.dialect.words().startApplier)
+	}
 	running, err := s.ensureApplier(ctx, st)
 	if err != nil {
 		return FollowResult{}, err

@@ -67,6 +67,10 @@ func unpersisted(persisted map[string]string) []Setting {
 
 func (mysqlDialect) settings(st Status) []Setting {
 	out := append(durableSettings(st), st.persistedSettings...)
+	if st.HasReplication && st.ReadOnly {
+		// Not on a primary, which lets the manager alone write at its barrier.
+		out = append(out, Setting{"super_read_only", onOffServer(st.SuperReadOnly), "ON"})
+	}
 	if !st.SourceSemiSyncEnabled {
 		return out
 	}
