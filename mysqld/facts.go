@@ -159,14 +159,9 @@ func (s *Server) bootOptions(ctx context.Context) (map[string]string, error) {
 		return nil, fmt.Errorf("finding the server's program: %w", err)
 	}
 	program = strings.TrimSuffix(program, " (deleted)") // upgraded since: the new one is asked
-	var args []string
-	for arg := range strings.SplitSeq(string(raw), "\x00") {
-		switch {
-		case arg == "--no-defaults":
-			return nil, errNoOptionFile
-		case strings.HasPrefix(arg, "--defaults-"):
-			args = append(args, arg)
-		}
+	args, err := defaultsOf(strings.Split(string(raw), "\x00"))
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, optionTimeout)
 	defer cancel()
@@ -175,6 +170,24 @@ func (s *Server) bootOptions(ctx context.Context) (map[string]string, error) {
 		return nil, fmt.Errorf("asking %s for its option files: %w", filepath.Base(program), err)
 	}
 	return parseOptions(string(out)), nil
+}
+
+// defaultsOf are the arguments after the program's name that say which option files a command line reads. What stands
+// before them belongs to a loader that started the server.
+func defaultsOf(command []string) ([]string, error) {
+	var args []string
+	for i, arg := range command {
+		switch {
+		case arg == "--no-defaults":
+			return nil, errNoOptionFile
+		case strings.HasPrefix(arg, "--defaults-"):
+			if args == nil {
+				args = append(args, command[1:i]...)
+			}
+			args = append(args, arg)
+		}
+	}
+	return args, nil
 }
 
 // switchOptions begin with skip and are switches of that very name.

@@ -22,6 +22,22 @@ func TestParseOptions(t *testing.T) {
 	}
 }
 
+func TestDefaultsOf(t *testing.T) {
+	t.Parallel()
+	for command, want := range map[string]string{
+		"mariadbd --defaults-file=/etc/my.cnf --user=x":                        "--defaults-file=/etc/my.cnf",
+		"ld.so --library-path /l /usr/sbin/mysqld --defaults-file=/a --port=1": "--library-path /l /usr/sbin/mysqld --defaults-file=/a",
+		"mysqld --user=mysql": "",
+	} {
+		if got, err := defaultsOf(strings.Split(command, " ")); err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%s: %q, %v", command, got, err)
+		}
+	}
+	if _, err := defaultsOf([]string{"mysqld", "--no-defaults"}); err == nil {
+		t.Error("--no-defaults has option files")
+	}
+}
+
 func TestGlobalPrivileges(t *testing.T) {
 	t.Parallel()
 	for grant, want := range map[string][]string{
