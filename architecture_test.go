@@ -41,11 +41,12 @@ var allowed = map[string]struct{ ours, outside []string }{
 	"cluster/rpc":      {ours: []string{"cluster/identity"}},
 	"cluster/raftnode": {ours: []string{"cluster/identity"}, outside: []string{"github.com/hashicorp/raft", "github.com/hashicorp/raft-boltdb/v2", "github.com/hashicorp/go-hclog", "go.etcd.io/bbolt", "golang.org/x/sys"}},
 	"cluster/gossip":   {outside: []string{"github.com/hashicorp/memberlist", "github.com/hashicorp/go-metrics"}},
+	"check":            {ours: []string{"cluster/api"}},
 	"cluster/httpd":    {ours: []string{"fsm", "cluster/api"}, outside: []string{"github.com/prometheus/"}},
 	"sandbox":          {outside: []string{"github.com/vishvananda/", "github.com/google/nftables", "github.com/go-sql-driver/mysql", "golang.org/x/sys"}},
 	"integration":      {ours: []string{"cluster/api", "fsm/gtid", "sandbox"}, outside: []string{"github.com/go-sql-driver/mysql"}},
 	"cmd/hbctl":        {ours: []string{"cluster/api", "sandbox"}, outside: []string{"github.com/spf13/", "golang.org/x/sys", "golang.org/x/term"}},
-	"cmd/hbd": {ours: []string{"fsm", "fsm/gtid", "vip", "mysqld", "probe", "cluster", "cluster/api", "cluster/httpd", "cluster/identity", "cluster/rpc", "cluster/raftnode", "cluster/gossip"},
+	"cmd/hbd": {ours: []string{"fsm", "fsm/gtid", "vip", "mysqld", "probe", "cluster", "check", "cluster/api", "cluster/httpd", "cluster/identity", "cluster/rpc", "cluster/raftnode", "cluster/gossip"},
 		outside: []string{"github.com/goccy/go-yaml", "github.com/coreos/go-systemd/v22", "golang.org/x/sys"}},
 }
 

@@ -102,6 +102,12 @@ func (h *host) SourceSync(ctx context.Context, acks int) error {
 	return nil
 }
 
+// FollowDelayed forgets what was received and is not applied, as the real one may.
+func (h *host) FollowDelayed(ctx context.Context, address string, port uint16, sync bool) error {
+	h.change(func() { h.receiver++ })
+	return h.Follow(ctx, address, port, sync)
+}
+
 // Follow applies what it received before it leaves a source. What it has and the new source lacks would be lost, or split the history.
 func (h *host) Follow(ctx context.Context, address string, port uint16, sync bool) error {
 	if err := h.ask(ctx, "Follow"); err != nil {
@@ -150,6 +156,9 @@ func (h *host) Nudge(ctx context.Context) error {
 	_, err := h.w.commit(ctx, h, 0)
 	return err
 }
+
+// MendSettings: the settings of this server are never weakened.
+func (h *host) MendSettings(context.Context) error { return nil }
 
 func (h *host) Reconnect(ctx context.Context) error {
 	if err := h.ask(ctx, "Reconnect"); err != nil {

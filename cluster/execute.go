@@ -99,6 +99,8 @@ func (n *Node) execute(ctx context.Context, a fsm.Action) error {
 		return db.Reconnect(ctx)
 	case fsm.ActReturn:
 		return n.comeBack(ctx, a, st)
+	case fsm.ActMend:
+		return db.MendSettings(ctx)
 	case fsm.ActUnblock:
 		return n.unblockAll()
 	case fsm.ActBlock, fsm.ActPrepare, fsm.ActAsync, fsm.ActSyncOff, fsm.ActCoverPort, fsm.ActUncover:

@@ -70,6 +70,9 @@ func (n *Node) noteTurn(st fsm.State, l fsm.Local, actions []fsm.Action) {
 	if l.Quarantine != "" {
 		t.reason = l.Quarantine
 	}
+	if held := n.repairs.heldBack(t.rule, t.at); held != "" {
+		t.reason += "; " + held
+	}
 	if e := n.stats.lastError(); e != "" && t.rule != "primary.serving" && t.rule != "replica.following" {
 		t.reason += "; last error: " + e
 	}
@@ -160,6 +163,10 @@ func (w *worker) give(ctx context.Context, actions []fsm.Action) {
 	if w.again.kind == first.Kind && w.again.epoch == first.Epoch && now() < w.again.until {
 		return
 	}
+	if actions = w.n.dueRepairs(actions); len(actions) == 0 {
+		return
+	}
+	first = actions[0]
 	c, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	w.current, w.cancel, w.done = actions, cancel, done

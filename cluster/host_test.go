@@ -30,6 +30,7 @@ type host struct {
 	reachable bool // others reach its mysqld
 	state     fsm.ServerState
 	run       int // of mysqld
+	delay     time.Duration
 	receiver  int // generation: rises when what was received may be forgotten
 	mode      string
 	acks      int   // needed as a source, 0: asynchronous
@@ -218,6 +219,7 @@ func (h *host) Server() fsm.ServerStatus {
 	sv.HasReplication, sv.IORunning, sv.SQLRunning = h.source.IsValid(), h.io, h.sql
 	sv.IOConnecting = h.io && !connected
 	sv.ReplicaSync, sv.ReplicaSyncSet, sv.Acks = h.ack && connected, h.ack, h.acks
+	sv.Delay = h.delay
 	sv.SourceSync, sv.Waiting, sv.LastEpoch = h.acks > 0, h.waiting(), h.lastEpoch()
 	if h.source.IsValid() {
 		sv.SourceHost, sv.SourcePort, sv.Lag = h.source.String(), h.port, &lag

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"testing"
+	"time"
 
 	"github.com/highbase/highbase/fsm"
 )
@@ -85,6 +86,19 @@ func TestIncarnationEndsWhereSomethingMayBeForgotten(t *testing.T) {
 				t.Errorf("after a repoint: %q, whole since %d", got, whole)
 			}
 		})
+	}
+}
+
+// TestDelayedReplicaIsAnotherAfterARepoint: what it had received was dropped.
+func TestDelayedReplicaIsAnotherAfterARepoint(t *testing.T) {
+	u := followed(t)
+	before, _ := u.incarnationNow()
+	u.host.change(func() { u.host.delay = time.Hour })
+	if err := u.follow(u.short(), u.action(fsm.ActFollow), u.store.State()); err != nil {
+		t.Fatal(err)
+	}
+	if got, whole := u.incarnationNow(); got == before || got == "" || whole != 0 || u.host.count("Follow") != 2 {
+		t.Errorf("incarnation %q, whole since %d; before %q", got, whole, before)
 	}
 }
 

@@ -24,6 +24,7 @@ type LocalStatus struct {
 	Peers       []PeerStatus
 	Starts      uint64 // starts of mysqld by this hbd
 	Rewinds     uint64
+	Repairs     map[string]uint64 // attempts since this node runs, by rule
 	Renewals    uint64
 	RenewFailed uint64
 	RenewLast   time.Duration
@@ -122,6 +123,7 @@ func (n *Node) Local() LocalStatus {
 	}
 	n.endings.update(st, n.fresh.Load())
 	l.Ended, l.LastPhases, l.AllPhases = n.endings.read()
+	l.Repairs = n.repairs.counts()
 	n.stats.mu.Lock()
 	defer n.stats.mu.Unlock()
 	l.Offices, l.Starts, l.Rewinds = n.stats.offices, n.stats.starts, n.stats.rewinds

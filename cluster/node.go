@@ -37,6 +37,7 @@ type Node struct {
 	stats    *stats
 	endings  endings
 	clients  *clients
+	repairs  repairs
 
 	joined     atomic.Pointer[membership] // nil until this node belongs to a cluster
 	joinOnce   sync.Mutex

@@ -50,10 +50,15 @@ type Database interface {
 	CutReplica(ctx context.Context, host string) error
 	// Replicas lists who replicates from here.
 	Replicas(ctx context.Context) ([]Replica, error)
+	// FollowDelayed is Follow for a replica that an operator delays: draining would take as long as the delay, so what was received and is
+	// not applied may be dropped. Only towards a source that holds everything acknowledged; the replica counts as another incarnation after it.
+	FollowDelayed(ctx context.Context, host string, port uint16, sync bool) error
 	// Nudge commits a row of its own: its acknowledgement releases waiters whose own was lost.
 	Nudge(ctx context.Context) error
 	// Reconnect makes a replica's IO thread connect now. The SQL thread keeps running throughout, so nothing is forgotten.
 	Reconnect(ctx context.Context) error
+	// MendSettings puts back the settings that the look names as weakened, in the safe direction only.
+	MendSettings(ctx context.Context) error
 	// Freeze stops receiving, and only receiving, and says what was received. sever destroys the connection to the source.
 	Freeze(ctx context.Context, sever func() error) (received string, err error)
 	// Drain returns when everything in position is applied.

@@ -64,7 +64,12 @@ func (n *Node) repoint(ctx context.Context, a fsm.Action, src fsm.Member) error 
 	}
 	n.repointing.Store(true)
 	defer n.repointing.Store(false)
-	if err := n.cfg.Database.Follow(ctx, src.Address, src.MySQLPort, sync); err != nil {
+	follow := n.cfg.Database.Follow
+	if old.Delay > 0 && n.store.State().Settled() >= a.Epoch {
+		// What is settled holds all that was acknowledged; what is dropped here is sent again, or was promised to nobody.
+		follow, before = n.cfg.Database.FollowDelayed, ""
+	}
+	if err := follow(ctx, src.Address, src.MySQLPort, sync); err != nil {
 		return fmt.Errorf("following %s: %w", src.ID, err)
 	}
 	sv := n.cfg.Prober.Look(ctx)

@@ -295,6 +295,9 @@ func mustHaveActed(t *testing.T, acted map[string]bool) {
 		names = append(names, r.Code)
 	}
 	for _, n := range names {
+		if IsCare(n) && n != "care.receiver-stopped" {
+			continue // nobody damages a server behind hbd's back in the toy
+		}
 		if _, excused := elsewhere[n]; !acted[n] && !excused {
 			t.Errorf("%s never came up", n)
 		} else if acted[n] && excused {

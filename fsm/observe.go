@@ -43,6 +43,11 @@ type ServerStatus struct {
 	Waiting        int           `json:"waiting"`          // commit groups that wait for an acknowledgement; above 0 means "unknown number"
 	LastEpoch      uint64        `json:"last_epoch"`       // newest epoch row
 	Problems       []string      `json:"problems"`         // settings that break a guarantee
+	Weakened       []string      `json:"weakened"`         // those of them that can be put back at run time
+	ChannelDrift   []string      `json:"channel"`          // what of a replica's channel is not as configured
+	LoginRefused   bool          `json:"login"`            // the source refuses this replica's login
+	ApplyErrno     int           `json:"apply_errno"`      // what the applier stopped with, 0 for none
+	Delay          time.Duration `json:"delay"`            // what an operator lets the applier lag behind
 }
 
 // Sight is what one node sees of another, directly. Ages are since the last success, measured on the reporting node.

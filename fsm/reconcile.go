@@ -58,13 +58,14 @@ const (
 	ActPrepare    ActionKind = "prepare"     // all that a change of the sync set needs is in force: say at which position
 	ActAsync      ActionKind = "async"       // commits wait for nobody from now on
 	ActSyncOff    ActionKind = "sync_off"    // this node's acknowledgement does not count from now on
+	ActMend       ActionKind = "mend"        // put back settings that the guarantees rest on
 	ActNone       ActionKind = "none"        // wait; the row says for what
 )
 
 // ActionKinds lists every action, for the test that each has an executor.
 func ActionKinds() []ActionKind {
 	return []ActionKind{ActCloseGate, ActSelfFence, ActReleaseVIP, ActStart, ActKill, ActStopFollow, ActSourceSync, ActBarrier, ActOpen, ActFollow, ActReconnect, ActNudge, ActReturn, ActUnblock,
-		ActBlock, ActCoverPort, ActUncover, ActPrepare, ActAsync, ActSyncOff, ActNone}
+		ActBlock, ActCoverPort, ActUncover, ActPrepare, ActAsync, ActSyncOff, ActMend, ActNone}
 }
 
 // Action is one thing to do, by whose right.
@@ -134,7 +135,7 @@ func (p *place) inSync() bool {
 func (p *place) syncRight() bool {
 	sv := p.l.Server
 	if p.s.MayAcknowledge(p.self) {
-		return sv.ReplicaSync || sv.IOConnecting
+		return sv.ReplicaSyncSet && (sv.ReplicaSync || sv.IOConnecting)
 	}
 	return !sv.ReplicaSync && !sv.ReplicaSyncSet
 }
@@ -231,6 +232,7 @@ var rows = []Row{
 	{"replica.sync-off", "outside the sync set: its acknowledgement must not count", func(p *place) bool {
 		return p.s.OutsideSince(p.self) > p.l.SyncOff && !p.s.MayAcknowledge(p.self)
 	}, []ActionKind{ActSyncOff}},
+	{"replica.acks", "acknowledges as the sync set says: as a member, and only then", func(p *place) bool { return p.l.FollowsRight && !p.syncRight() && p.l.Followed >= p.s.Epoch }, []ActionKind{ActFollow}},
 	{"replica.reconnect", "the primary's mysqld is back, the IO thread still waits to try again", func(p *place) bool {
 		sv := p.l.Server
 		return p.l.FollowsRight && p.l.SourceUp && sv.IOStalled && sv.SQLRunning && p.l.Followed >= p.s.Epoch && p.s.Phase != PhaseFencing
@@ -244,8 +246,14 @@ var rows = []Row{
 	{"replica.following", "follows", func(*place) bool { return true }, []ActionKind{ActNone}},
 }
 
-// Rows gives both tables for printing, guards first.
-func Rows() []Row { return append(append([]Row{}, guardRows...), rows...) }
+// Rows gives the tables for printing: guards, the local table, and what names damage.
+func Rows() []Row {
+	out := append(append([]Row{}, guardRows...), rows...)
+	for _, c := range append(careRows, careSettings) {
+		out = append(out, c.Row)
+	}
+	return out
+}
 
 // Reconcile runs on every node. It turns what is committed and what is seen here into local actions, in order. Self-fencing lives here, so it
 // works with no leader and no network.
@@ -271,9 +279,12 @@ func Reconcile(s State, self NodeID, l Local) []Action {
 	}
 	for _, r := range rows {
 		if r.When(p) {
-			add(r)
+			add(refine(p, r))
 			break
 		}
+	}
+	if careSettings.When(p) {
+		add(careSettings.named(p)) // last: whatever hinders it must hinder nothing else
 	}
 	return out
 }

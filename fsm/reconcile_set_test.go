@@ -98,14 +98,14 @@ var setRowCases = []rowCase{
 
 	{code: "replica.sync-off", name: "left the set", hits: true, node: "db3", make: without, acts: []ActionKind{ActSyncOff}},
 	{code: "replica.sync-off", name: "was off when it was outside before", hits: true, node: "db3", make: without, edit: func(c *scene, l *Local) { l.SyncOff = c.s.OutsideSince("db3") - 1 }, acts: []ActionKind{ActSyncOff}},
-	{code: "replica.sync-off", name: "seen off since", node: "db3", make: without, edit: outside, acts: []ActionKind{ActNone}},
+	{code: "replica.sync-off", name: "seen off since", node: "db3", make: without, edit: func(c *scene, l *Local) { outside(c, l); l.Server.ReplicaSync, l.Server.ReplicaSyncSet = false, false }, acts: []ActionKind{ActNone}},
 	{code: "replica.sync-off", name: "about to leave: it counts until that is committed", node: "db3", make: leaving, acts: []ActionKind{ActNone}},
 	{code: "replica.sync-off", name: "in the set", node: "db2", make: without},
 	{code: "replica.sync-off", name: "has promised to a newer epoch: nothing of an older one is touched", node: "db3", make: without, edit: func(_ *scene, l *Local) { l.Frozen = 2 }, acts: []ActionKind{ActNone}},
 	{code: "replica.sync-off", name: "its mysqld is down: it boots with semi-sync off", node: "db3", make: without, edit: func(_ *scene, l *Local) { l.Server = ServerStatus{State: ServerDown} }, acts: []ActionKind{ActStart}},
 
-	{code: "replica.follow", name: "outside the set, and it would acknowledge", hits: true, node: "db3", make: without, edit: func(c *scene, l *Local) { outside(c, l); l.Server.ReplicaSync = true }, acts: []ActionKind{ActFollow}},
-	{code: "replica.follow", name: "outside the set, and it is set to acknowledge from the next connection on", hits: true, node: "db3", make: without, edit: func(c *scene, l *Local) { outside(c, l); l.Server.ReplicaSyncSet = true }, acts: []ActionKind{ActFollow}},
+	{code: "replica.acks", name: "outside the set, and it would acknowledge", hits: true, node: "db3", make: without, edit: func(c *scene, l *Local) { outside(c, l); l.Server.ReplicaSync = true }, acts: []ActionKind{ActFollow}},
+	{code: "replica.acks", name: "outside the set, and it is set to acknowledge from the next connection on", hits: true, node: "db3", make: without, edit: func(c *scene, l *Local) { outside(c, l); l.Server.ReplicaSyncSet = true }, acts: []ActionKind{ActFollow}},
 
 	{code: "replica.uncover", name: "was primary without acknowledgements", hits: true, node: "db2", edit: func(_ *scene, l *Local) { l.PortGated = true }, acts: []ActionKind{ActUncover}},
 	{code: "replica.uncover", name: "not turned round yet", node: "db2", edit: func(_ *scene, l *Local) { l.PortGated, l.FollowsRight = true, false }, acts: []ActionKind{ActFollow}},

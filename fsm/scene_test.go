@@ -69,7 +69,7 @@ func bootstrapped(t testing.TB, members ...Member) *scene {
 func (c *scene) replica(id NodeID) *Observation {
 	lag := 0.0
 	return &Observation{Node: id, Standing: StandingReplica, Incarnation: "i-" + string(id),
-		Server: ServerStatus{State: ServerUp, ReadOnly: true, HasReplication: true, IORunning: true, SQLRunning: true, ReplicaSync: true, Lag: &lag, Received: "0-1-100", Executed: "0-1-100"}}
+		Server: ServerStatus{State: ServerUp, ReadOnly: true, HasReplication: true, IORunning: true, SQLRunning: true, ReplicaSync: true, ReplicaSyncSet: true, Lag: &lag, Received: "0-1-100", Executed: "0-1-100"}}
 }
 
 // steady is a healthy cluster at epoch 1: db1 serves, every other data node counts. Without members: three data nodes.

@@ -38,9 +38,16 @@ type dialect interface {
 	// the server tells.
 	markSemiSync(ctx context.Context, q querier, found []Replica) error
 
-	// change gives the CHANGE statement that points the server at src.
-	// appliesOn tells that the applier goes on running during it.
-	change(src Source, cfg Config, appliesOn bool) (statement string, args []any)
+	// change gives the CHANGE statement that points the server, which says st, at
+	// src. It names no more than must change. appliesOn tells that the applier goes
+	// on running during it.
+	change(src Source, cfg Config, st Status, appliesOn bool) (statement string, args []any)
+	// settings are those of a status that can be put back at run time and must be
+	// as they are wanted; mend is the statement that does.
+	settings(st Status) []Setting
+	mend(one Setting) string
+	// persisted are the settings that the server itself keeps for its next start.
+	persisted(ctx context.Context, q querier) (map[string]string, error)
 	// repointsWhileApplying tells that the receiver alone can be repointed.
 	repointsWhileApplying() bool
 	// prepareFollow brings the server's replication position up to what it has

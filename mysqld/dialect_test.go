@@ -34,7 +34,7 @@ func TestMySQLChange(t *testing.T) {
 	t.Parallel()
 	src := Source{Host: "10.0.0.1", Port: 3306}
 	for _, appliesOn := range []bool{false, true} {
-		statement, args := mysqlDialect{}.change(src, Config{ReplicationUser: "u", ReplicationPassword: "p"}, appliesOn)
+		statement, args := mysqlDialect{}.change(src, Config{ReplicationUser: "u", ReplicationPassword: "p"}, Status{}, appliesOn)
 		if strings.Count(statement, "?") != len(args) || strings.Contains(statement, "AUTO_POSITION") == appliesOn {
 			t.Errorf("applies on %v: %s", appliesOn, statement)
 		}

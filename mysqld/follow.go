@@ -15,7 +15,8 @@ type Source struct {
 	Sever func() error
 	// DiscardReceived drops what was received and is not applied instead of
 	// draining it. Only for a node that counts in no sync set, towards a source
-	// known to hold everything.
+	// known to hold everything that was acknowledged: one that is delayed on
+	// purpose, where draining takes as long as the delay.
 	DiscardReceived bool
 }
 
@@ -67,8 +68,12 @@ func (s *Server) follow(ctx context.Context, src Source) (FollowResult, error) {
 	if !st.HasReplication {
 		return s.repoint(ctx, src)
 	}
-	if src.DiscardReceived && !s.follows(st, src) {
+	if src.DiscardReceived && (!s.follows(st, src) || st.BothThreadsStopped()) {
 		return s.discard(ctx, src, st)
+	}
+	if st.SQLErrno != 0 && !st.SQLRunning && st.IORunning != ThreadNo && s.follows(st, src) {
+		// Somebody may have mended what it stopped at. The receiver runs on, so nothing is forgotten.
+		return FollowResult{}, execute(ctx, s.db, s.dialect.words().startApplier)
 	}
 	running, err := s.ensureApplier(ctx, st)
 	if err != nil {
@@ -83,11 +88,10 @@ func (s *Server) follow(ctx context.Context, src Source) (FollowResult, error) {
 	return s.drainAndRepoint(ctx, src, st, running)
 }
 
-// follows reports whether st already is of a replica of src. One whose source
-// refuses its account needs the account anew.
+// follows reports whether st already is of a replica of src, set up as configured.
+// One whose source refuses its login needs the account and TLS anew.
 func (s *Server) follows(st Status, src Source) bool {
-	const accessDenied = 1045
-	return st.SourceHost == src.Host && st.SourcePort == src.Port && st.SourceByGTID && st.IOErrno != accessDenied
+	return st.SourceHost == src.Host && st.SourcePort == src.Port && st.SourceByGTID && len(st.ChannelDrift) == 0 && !LoginRefused(st.IOErrno)
 }
 
 // drainAndRepoint leaves nothing received behind.
@@ -129,7 +133,7 @@ func (s *Server) repoint(ctx context.Context, src Source) (FollowResult, error) 
 	}
 	w := s.dialect.words()
 	if st.SQLRunning && st.SourceByGTID && s.dialect.repointsWhileApplying() {
-		statement, args := s.dialect.change(src, s.cfg, true)
+		statement, args := s.dialect.change(src, s.cfg, st, true)
 		if err := execArgs(ctx, s.db, statement, args...); err != nil {
 			return FollowResult{}, err
 		}
@@ -147,7 +151,7 @@ func (s *Server) repoint(ctx context.Context, src Source) (FollowResult, error) 
 	if err := s.dialect.prepareFollow(ctx, s.db, st); err != nil {
 		return result, err
 	}
-	statement, args := s.dialect.change(src, s.cfg, false)
+	statement, args := s.dialect.change(src, s.cfg, st, false)
 	if err := execArgs(ctx, s.db, statement, args...); err != nil {
 		return result, err
 	}

@@ -98,7 +98,7 @@ func (s *Server) ensureApplier(ctx context.Context, st Status) (running bool, er
 		// It was killed inside a half-received transaction (see Drain), or its
 		// error is about nothing that is here: there is nothing to apply.
 		return false, nil
-	case st.SQLErrno != 0:
+	case st.SQLErrno != 0 && !Transient(st.SQLErrno):
 		return false, fmt.Errorf("%w: %d %s", ErrApplierStopped, st.SQLErrno, st.SQLError)
 	case st.IORunning == ThreadNo:
 		return s.dialect.revive(ctx, s, st)

@@ -11,11 +11,11 @@ func ManagerGrants(dialectName, account string) ([]string, error) {
 	switch dialectName {
 	case "mariadb":
 		return append([]string{"GRANT SLAVE MONITOR, BINLOG MONITOR, REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, READ_ONLY ADMIN," +
-			" CONNECTION ADMIN, PROCESS, BINLOG ADMIN, RELOAD ON *.* TO " + account}, common...), nil
+			" CONNECTION ADMIN, PROCESS, BINLOG ADMIN, RELOAD, SUPER ON *.* TO " + account}, common...), nil
 	case "mysql":
 		return append([]string{
 			"GRANT REPLICATION CLIENT, REPLICATION SLAVE, PROCESS, RELOAD ON *.* TO " + account,
-			"GRANT REPLICATION_SLAVE_ADMIN, SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN, SYSTEM_USER ON *.* TO " + account,
+			"GRANT REPLICATION_SLAVE_ADMIN, SYSTEM_VARIABLES_ADMIN, PERSIST_RO_VARIABLES_ADMIN, CONNECTION_ADMIN, SYSTEM_USER ON *.* TO " + account,
 			"GRANT SELECT ON performance_schema.* TO " + account,
 			"GRANT INSERT ON mysql.plugin TO " + account, // INSTALL PLUGIN of semi-sync
 		}, common...), nil

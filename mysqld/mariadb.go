@@ -47,11 +47,12 @@ const mariadbVariables = `SELECT @@global.version AS version, @@global.server_id
  @@global.sync_binlog AS sync_binlog, @@global.innodb_flush_log_at_trx_commit AS flush_log,
  @@global.rpl_semi_sync_master_enabled AS source_enabled, @@global.rpl_semi_sync_slave_enabled AS replica_enabled,
  @@global.rpl_semi_sync_master_timeout AS semi_sync_timeout, @@global.rpl_semi_sync_master_wait_no_slave AS wait_no_replica,
- @@global.rpl_semi_sync_master_wait_point AS wait_point`
+ @@global.rpl_semi_sync_master_wait_point AS wait_point, @@global.slave_net_timeout AS net_timeout`
 
 // mariadbCounters are asked for by LIKE: with WHERE every counter is computed, those of the accounts too, whose lock an
 // account statement holds while it waits for its acknowledgement (docs/SERVERS.md, hangs).
-var mariadbCounters = []string{`SHOW GLOBAL STATUS LIKE 'Uptime'`, `SHOW GLOBAL STATUS LIKE 'Rpl\_semi\_sync\_%'`}
+var mariadbCounters = []string{`SHOW GLOBAL STATUS LIKE 'Uptime'`, `SHOW GLOBAL STATUS LIKE 'Rpl\_semi\_sync\_%'`,
+	`SHOW GLOBAL STATUS LIKE 'Slave\_heartbeat\_period'`}
 
 // mariadbThreads shows the replication threads with their numbers. Not
 // information_schema.PROCESSLIST, whose temporary table needs Aria: polled
@@ -94,6 +95,7 @@ func (m mariadb) readStatus(ctx context.Context, q querier, st *Status) (time.Du
 	if !st.GTIDStrict {
 		st.Problems = append(st.Problems, "gtid_strict_mode is off, so two histories can mix unseen; set it to ON.")
 	}
+	st.Channel.NetTimeout, st.Channel.Heartbeat = v["net_timeout"], counters["slave_heartbeat_period"]
 	return time.Duration(counters.number("uptime")) * time.Second, m.readReplication(ctx, q, st)
 }
 
@@ -122,6 +124,7 @@ func (mariadb) readReplication(ctx context.Context, q querier, st *Status) error
 	st.SQLErrno, st.SQLError = int(r.number("Last_SQL_Errno")), r["Last_SQL_Error"]
 	st.RelayLogFile, st.RelayLogPosition = r["Relay_Log_File"], r.number("Relay_Log_Pos")
 	st.LagSeconds = lagSeconds(r, "Seconds_Behind_Master")
+	readMariaDBChannel(r, &st.Channel)
 	threads, err := rows(ctx, q, mariadbThreads)
 	if err != nil {
 		return err

@@ -9,14 +9,23 @@ import (
 	"github.com/highbase/highbase/fsm/gtid"
 )
 
-// change keeps what it does not name, TLS options among them. A short
-// connect_retry, because a source that returns is to be followed at once; a
-// heartbeat twice a second shows a dead link without shortening the net timeout
-// (after which STOP blocks in connect, docs/SERVERS.md, stop blocks).
-func (mariadb) change(src Source, cfg Config, _ bool) (string, []any) {
-	return "CHANGE MASTER TO MASTER_HOST=?, MASTER_PORT=?, MASTER_USER=?, MASTER_PASSWORD=?," +
-			" MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1, MASTER_HEARTBEAT_PERIOD=0.5",
-		[]any{src.Host, src.Port, cfg.ReplicationUser, cfg.ReplicationPassword}
+// change keeps what it does not name: the delay, lists of servers and domains, and
+// TLS unless that is configured. The heartbeat is named always, because the server
+// resets one that is not.
+func (mariadb) change(src Source, cfg Config, st Status, _ bool) (string, []any) {
+	retry, heartbeat := st.Channel.timing()
+	statement := "CHANGE MASTER TO MASTER_HOST=?, MASTER_PORT=?, MASTER_USER=?, MASTER_PASSWORD=?," +
+		" MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=" + retry + ", MASTER_HEARTBEAT_PERIOD=" + heartbeat
+	args := []any{src.Host, src.Port, cfg.ReplicationUser, cfg.ReplicationPassword}
+	tls := cfg.TLS
+	if !st.HasReplication {
+		statement += st.Channel.forgotten("MASTER_")
+		if tls == nil {
+			tls = st.Channel.TLS
+		}
+	}
+	options, files := tlsOptions("MASTER_", tls)
+	return statement + options, append(args, files...)
 }
 
 // repointsWhileApplying: CHANGE MASTER is refused (1198) while a thread runs.

@@ -51,7 +51,7 @@ func (mysqlDialect) words() words {
 var (
 	mysqlVariables = globals("version", "server_id", "server_uuid", "datadir", "log_bin_index", "read_only", "super_read_only", "gtid_executed",
 		"gtid_mode", "enforce_gtid_consistency", "log_bin", "log_replica_updates", "sync_binlog", "innodb_flush_log_at_trx_commit",
-		"performance_schema", "relay_log_recovery")
+		"performance_schema", "relay_log_recovery", "replica_net_timeout")
 	// mysqlSometimes are not there in every release, or only with the plugins.
 	mysqlSometimes = []string{
 		globals("rpl_semi_sync_source_enabled", "rpl_semi_sync_source_timeout", "rpl_semi_sync_source_wait_no_replica",
@@ -129,6 +129,14 @@ func (m mysqlDialect) readStatus(ctx context.Context, q querier, st *Status) (ti
 	st.ReplicaSemiSyncActive = counters.yes("rpl_semi_sync_replica_status")
 	st.SemiSyncClients = int(counters.number("rpl_semi_sync_source_clients"))
 	st.WaitSessions = int(counters.number("rpl_semi_sync_source_wait_sessions"))
+	st.Channel.NetTimeout = v["replica_net_timeout"]
+	if v.yes("performance_schema") {
+		persisted, err := m.persisted(ctx, q)
+		if err != nil {
+			return 0, err
+		}
+		st.persistedSettings = unpersisted(persisted)
+	}
 	st.Problems = append(st.Problems, mysqlProblems(v, st)...)
 	return time.Duration(counters.number("uptime")) * time.Second, m.readReplication(ctx, q, st)
 }
@@ -175,6 +183,9 @@ func (mysqlDialect) readReplication(ctx context.Context, q querier, st *Status) 
 	st.SQLErrno, st.SQLError = int(r.number("Last_SQL_Errno")), r["Last_SQL_Error"]
 	st.RelayLogFile, st.RelayLogPosition = r["Relay_Log_File"], r.number("Relay_Log_Pos")
 	st.LagSeconds = lagSeconds(r, "Seconds_Behind_Source")
+	if err := readMySQLChannel(ctx, q, r, &st.Channel); err != nil {
+		return err
+	}
 	threads, err := rows(ctx, q, mysqlThreads)
 	if err != nil {
 		return err

@@ -10,17 +10,30 @@ import (
 // a year. The default of MySQL 9 gives up after ten.
 const mysqlRetryCount = 365 * 24 * 3600
 
-// change keeps what it does not name, TLS options among them.
-// GET_SOURCE_PUBLIC_KEY lets caching_sha2_password work without TLS. With the
-// applier running the server refuses SOURCE_AUTO_POSITION (3081), which then is
-// on already.
-func (mysqlDialect) change(src Source, cfg Config, appliesOn bool) (string, []any) {
+// change keeps what it does not name: the delay, the list of servers, and TLS
+// unless that is configured. GET_SOURCE_PUBLIC_KEY lets caching_sha2_password work
+// without TLS. With the applier running the server refuses SOURCE_AUTO_POSITION
+// (3081), which then is on already.
+func (mysqlDialect) change(src Source, cfg Config, st Status, appliesOn bool) (string, []any) {
+	retry, heartbeat := st.Channel.timing()
 	statement := "CHANGE REPLICATION SOURCE TO SOURCE_HOST=?, SOURCE_PORT=?, SOURCE_USER=?, SOURCE_PASSWORD=?," +
-		fmt.Sprintf(" SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=%d, SOURCE_HEARTBEAT_PERIOD=0.5, GET_SOURCE_PUBLIC_KEY=1", mysqlRetryCount)
-	if !appliesOn {
-		statement += ", SOURCE_AUTO_POSITION=1"
+		fmt.Sprintf(" SOURCE_CONNECT_RETRY=%s, SOURCE_RETRY_COUNT=%d, SOURCE_HEARTBEAT_PERIOD=%s", retry, mysqlRetryCount, heartbeat)
+	args := []any{src.Host, src.Port, cfg.ReplicationUser, cfg.ReplicationPassword}
+	tls := cfg.TLS
+	if !st.HasReplication {
+		statement += st.Channel.forgotten("SOURCE_")
+		if tls == nil {
+			tls = st.Channel.TLS
+		}
 	}
-	return statement, []any{src.Host, src.Port, cfg.ReplicationUser, cfg.ReplicationPassword}
+	options, files := tlsOptions("SOURCE_", tls)
+	if options == "" {
+		options = ", GET_SOURCE_PUBLIC_KEY=1"
+	}
+	if !appliesOn {
+		options += ", SOURCE_AUTO_POSITION=1"
+	}
+	return statement + options, append(args, files...)
 }
 
 // repointsWhileApplying: with the receiver stopped, host and port may change

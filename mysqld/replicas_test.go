@@ -9,7 +9,7 @@ import (
 // twoAddresses is a source with a replica at each of two addresses of this host.
 func twoAddresses(t *testing.T) (source, at4, at6 *node) {
 	t.Helper()
-	source, at4, at6 = newNode(t, 1, "--bind-address=127.0.0.1,::1"), newNode(t, 2), newNode(t, 3)
+	source, at4, at6 = newNode(t, kinds[0], 1, "--bind-address=127.0.0.1,::1"), newNode(t, kinds[0], 2), newNode(t, kinds[0], 3)
 	for _, n := range []*node{source, at4, at6} {
 		n.start(StartOptions{})
 	}
@@ -93,7 +93,7 @@ func TestCutReplica(t *testing.T) {
 // TestCutReplicaReturnsWhenNotBlocked is the control of the block that goes before.
 func TestCutReplicaReturnsWhenNotBlocked(t *testing.T) {
 	t.Parallel()
-	nodes := cluster(t, 2, true)
+	nodes := cluster(t, kinds[0], 2, true)
 	source := nodes[0]
 	before := source.replicas("127.0.0.1")
 	n, err := source.CutReplica(testContext(t), "127.0.0.1")
@@ -110,7 +110,7 @@ func TestCutReplicaReturnsWhenNotBlocked(t *testing.T) {
 
 func TestCutReplicaKnownByName(t *testing.T) {
 	t.Parallel()
-	source, replica := newNode(t, 1, "--skip-name-resolve=OFF"), newNode(t, 2)
+	source, replica := newNode(t, kinds[0], 1, "--skip-name-resolve=OFF"), newNode(t, kinds[0], 2)
 	source.start(StartOptions{})
 	replica.start(StartOptions{})
 	source.lead(false)
@@ -129,7 +129,7 @@ func TestCutReplicaKnownByName(t *testing.T) {
 
 func TestStopAcknowledging(t *testing.T) {
 	t.Parallel()
-	nodes := cluster(t, 2, true)
+	nodes := cluster(t, kinds[0], 2, true)
 	source, replica := nodes[0], nodes[1]
 	ctx := testContext(t)
 	off := func(what string, before Status) Status {
@@ -182,7 +182,7 @@ func TestStopAcknowledging(t *testing.T) {
 // TestStopAcknowledgingBesideABrokenApplier: a restart of the receiver alone would forget what was received.
 func TestStopAcknowledgingBesideABrokenApplier(t *testing.T) {
 	t.Parallel()
-	nodes := cluster(t, 2, true)
+	nodes := cluster(t, kinds[0], 2, true)
 	source, replica := nodes[0], nodes[1]
 	ctx := testContext(t)
 	conn, err := replica.boss.Conn(ctx)
@@ -205,7 +205,7 @@ func TestStopAcknowledgingBesideABrokenApplier(t *testing.T) {
 
 func TestDegrade(t *testing.T) {
 	t.Parallel()
-	nodes := cluster(t, 2, true)
+	nodes := cluster(t, kinds[0], 2, true)
 	source, replica := nodes[0], nodes[1]
 	ctx := testContext(t)
 	if err := replica.Degrade(ctx); !errors.Is(err, ErrReplica) {

@@ -43,6 +43,8 @@ type Config struct {
 	ManagerUser, ManagerPassword string
 	// ReplicationUser is what replicas log in to their source as.
 	ReplicationUser, ReplicationPassword string
+	// TLS is what replicas are told about it with every CHANGE; nil leaves their options as they are.
+	TLS *ReplicationTLS
 	// Logger gets what callers do not get as errors; nil discards it.
 	Logger *slog.Logger
 }
@@ -61,6 +63,7 @@ type Server struct {
 	peer       peerTracker
 	generation generationTracker
 	boot       bootTracker
+	channel    lastChannel
 	abandoned  abandonedStatements
 	onArmed    func() // for tests: the watch sleeps from here
 

@@ -97,6 +97,14 @@ type Status struct {
 	LogBin              bool
 	BinlogFormat        string
 
+	// Channel is how this replica is set up; of a server that is none, how it was
+	// last seen. ChannelDrift names what of it is not as configured.
+	Channel      Channel
+	ChannelDrift []string
+	// Weakened are settings that break the guarantees and can be put back at run
+	// time: MendSettings does.
+	Weakened          []Setting
+	persistedSettings []Setting // MySQL's, as they are and must be
 	// Problems are settings that break the guarantees, each one sentence with
 	// how to mend it.
 	Problems []string
@@ -128,6 +136,7 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 		atBoot := s.boot.observe(&st, p, uptime, time.Now())
 		st.Generation = s.generation.observe(st.Incarnation, st.ReceiverID, st.ApplierID)
 		st.Problems = append(append(st.Problems, atBoot...), commonProblems(&st)...)
+		s.judgeCare(&st)
 		s.keepControl()
 		return st, nil
 	}

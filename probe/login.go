@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"crypto/tls"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -19,7 +20,11 @@ import (
 const reachTimeout = 10 * time.Second
 
 // Account is what logins are made with: the replication account, which may do nothing else.
-type Account struct{ User, Password string }
+type Account struct {
+	User, Password string
+	// TLS is used over the network; nil speaks without it.
+	TLS *tls.Config
+}
 
 // Reach logs in to the server at host:port and out again, so that the server counts no aborted connection and never
 // blocks this host for them. It returns nil when the server answered, be it with a refusal: wrong password and "too
@@ -47,6 +52,9 @@ func (p *Prober) login(ctx context.Context, network, addr string) error {
 	c := mysql.NewConfig()
 	c.User, c.Passwd = p.cfg.Login.User, p.cfg.Login.Password
 	c.Net, c.Addr = network, addr
+	if network != "unix" {
+		c.TLS = p.cfg.Login.TLS
+	}
 	c.Logger = driverLogger{p.log}
 	c.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		var d net.Dialer

@@ -228,7 +228,7 @@ func testReach(t *testing.T, dialect string) {
 	h := newHost(t, dialect, "", nil)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	stranger, err := New(Config{Database: h.server, Login: Account{replName, "wrong"}})
+	stranger, err := New(Config{Database: h.server, Login: Account{User: replName, Password: "wrong"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,7 @@ func newHost(t *testing.T, dialect, where string, change func(*Config), options 
 // probe starts the prober of a host.
 func (h *host) probe(t *testing.T, change func(*Config)) {
 	t.Helper()
-	cfg := Config{Database: h.server, Process: h.service, Login: Account{replName, replPassword}, Socket: h.socket,
+	cfg := Config{Database: h.server, Process: h.service, Login: Account{User: replName, Password: replPassword}, Socket: h.socket,
 		Interval: 20 * time.Millisecond, HungAfter: 600 * time.Millisecond}
 	if change != nil {
 		change(&cfg)

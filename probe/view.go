@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/highbase/highbase/fsm"
@@ -40,6 +42,11 @@ func (v *view) fill(r reading) {
 		SourceSync: st.SourceSemiSyncEnabled, Acks: acks(st), ReplicaSync: st.ReplicaSemiSyncActive, ReplicaSyncSet: st.ReplicaSemiSyncEnabled,
 		Waiting:   st.WaitSessions,
 		LastEpoch: epoch, Problems: st.Problems,
+		ChannelDrift: st.ChannelDrift, LoginRefused: mysqld.LoginRefused(st.IOErrno), ApplyErrno: st.SQLErrno,
+		Delay: st.Channel.Delay,
+	}
+	for _, one := range st.Weakened {
+		v.status.Weakened = append(v.status.Weakened, one.String())
 	}
 	if !v.status.IOConnecting {
 		v.connecting = time.Time{}
@@ -77,12 +84,15 @@ type decisive struct {
 	replica, receives, stalled, applies, readOnly bool
 	sourceSync, replicaSync, replicaSyncSet       bool
 	acks                                          int
+	applyErrno                                    int
+	care                                          string
 }
 
 func (v *view) decisive() decisive {
 	st := v.status
 	return decisive{st.State, st.Fault, st.Started, v.generation, st.SourceHost, st.SourcePort,
-		st.HasReplication, st.IORunning, st.IOStalled, st.SQLRunning, st.ReadOnly, st.SourceSync, st.ReplicaSync, st.ReplicaSyncSet, st.Acks}
+		st.HasReplication, st.IORunning, st.IOStalled, st.SQLRunning, st.ReadOnly, st.SourceSync, st.ReplicaSync, st.ReplicaSyncSet, st.Acks,
+		st.ApplyErrno, strings.Join(append(slices.Clone(st.Weakened), st.ChannelDrift...), "\n")}
 }
 
 // publish changes what is known, and tells about it if it matters. The caller holds mu.

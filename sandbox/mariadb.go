@@ -68,7 +68,8 @@ func (mariadb) accounts(s secrets) string {
 		"GRANT REPLICATION SLAVE ON *.* TO '" + replicationUser + "'@'%';",
 		fmt.Sprintf("CREATE USER '%s'@'localhost' IDENTIFIED BY '%s';", managerUser, s.Manager),
 		"GRANT SLAVE MONITOR, BINLOG MONITOR, REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, READ_ONLY ADMIN, " +
-			"CONNECTION ADMIN, PROCESS, BINLOG ADMIN, RELOAD ON *.* TO '" + managerUser + "'@'localhost';",
+			"CONNECTION ADMIN, PROCESS, BINLOG ADMIN, RELOAD, SUPER ON *.* TO '" + managerUser + "'@'localhost';",
+		"GRANT SELECT ON mysql.* TO '" + managerUser + "'@'localhost';",
 		"GRANT ALL ON highbase.* TO '" + managerUser + "'@'localhost';",
 	}, "\n") + "\n"
 }

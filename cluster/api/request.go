@@ -14,6 +14,8 @@ const (
 	PathIncidents  = "/v1/incidents/"  // + number
 	PathWhyNot     = "/v1/why-not/"    // + node id
 	PathOperations = "/v1/operations/" // + number, ?wait=10s
+	PathCheck      = "/v1/check"       // ?nodes=db1,db2
+	PathCheckFacts = "/v1/check/facts" // of the node that is asked
 	PathRPC        = "/rpc/"           // between nodes only
 )
 

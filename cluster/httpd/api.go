@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/highbase/highbase/cluster/api"
@@ -28,6 +29,8 @@ func (s *Server) newAPI() http.Handler {
 	route(http.MethodGet, api.PathStatus, http.HandlerFunc(s.status))
 	route(http.MethodGet, api.PathHistory, http.HandlerFunc(s.history))
 	route(http.MethodGet, api.PathIncidents+"{id}", http.HandlerFunc(s.incident))
+	route(http.MethodGet, api.PathCheck, http.HandlerFunc(s.check))
+	route(http.MethodGet, api.PathCheckFacts, http.HandlerFunc(s.checkFacts))
 	// These two know most on the leader: it judges, and it has the operation in hand.
 	route(http.MethodGet, api.PathWhyNot+"{node}", s.atLeader(s.whyNot))
 	route(http.MethodGet, api.PathOperations+"{id}", s.atLeader(s.operation))
@@ -48,6 +51,35 @@ func (s *Server) newAPI() http.Handler {
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, s.cfg.Backend.Status(r.Context()))
+}
+
+// check asks all nodes, or those named.
+func (s *Server) check(w http.ResponseWriter, r *http.Request) {
+	query, err := queryValues(r, "nodes")
+	if err != nil {
+		writeError(w, http.StatusBadRequest, err.Error(), "only ?nodes=db1,db2 is known here")
+		return
+	}
+	var nodes []string
+	if query["nodes"] != "" {
+		nodes = strings.Split(query["nodes"], ",")
+	}
+	for _, node := range nodes {
+		if err := validText("nodes", node, maxID); err != nil {
+			writeError(w, http.StatusBadRequest, err.Error(), "give ids as hbctl status prints them")
+			return
+		}
+	}
+	out, err := s.cfg.Backend.Check(r.Context(), nodes)
+	if err != nil {
+		s.writeBackendError(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, out)
+}
+
+func (s *Server) checkFacts(w http.ResponseWriter, r *http.Request) {
+	writeJSON(w, http.StatusOK, s.cfg.Backend.CheckFacts(r.Context()))
 }
 
 func (s *Server) history(w http.ResponseWriter, r *http.Request) {

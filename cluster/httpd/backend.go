@@ -35,6 +35,10 @@ type Backend interface {
 	// the latest after wait. False: this node knows no such operation.
 	Operation(ctx context.Context, id uint64, wait time.Duration) (api.Result, bool)
 
+	// Check looks at the given nodes, all when none is given; ErrUnknownNode for a stranger. CheckFacts is this node's part of it.
+	Check(ctx context.Context, nodes []string) (api.Check, error)
+	CheckFacts(ctx context.Context) api.CheckFacts
+
 	// LeaderAPI is the API address of the Raft leader, "" when none is known; self when it is this node.
 	LeaderAPI() (addr string, self bool)
 }

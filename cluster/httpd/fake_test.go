@@ -32,11 +32,22 @@ type fakeBackend struct {
 	resume     func(api.ResumeRequest) (api.Result, error)
 	history    func() []api.Incident
 	incident   func(uint64) (api.Incident, bool)
+	check      func([]string) (api.Check, error)
 	whyNot     func(string) ([]api.Verdict, error)
 	operation  func(uint64, time.Duration) (api.Result, bool)
 }
 
 var _ Backend = (*fakeBackend)(nil)
+
+func (f *fakeBackend) Check(_ context.Context, nodes []string) (api.Check, error) {
+	if f.check == nil {
+		f.unexpected("Check")
+		return api.Check{}, ErrUnavailable
+	}
+	return f.check(nodes)
+}
+
+func (f *fakeBackend) CheckFacts(context.Context) api.CheckFacts { return api.CheckFacts{Node: "db1"} }
 
 func (f *fakeBackend) unexpected(what string) {
 	f.t.Helper()

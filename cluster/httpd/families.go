@@ -2,6 +2,8 @@ package httpd
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/highbase/highbase/fsm"
 )
 
 const (
@@ -101,6 +103,14 @@ func serverMetrics() []metric {
 			func(l Local) float64 { return float64(l.CommitsWaiting) }),
 		ofServer("replication_lag_seconds", "Age of the oldest transaction not applied here; NaN when unknown or not a replica.", asGauge,
 			func(l Local) float64 { return secondsOrNaN(l.Replication.Lag) }),
+		family("repairs_total", "Repairs of this node's server begun since hbd started, by the rule that named the damage.", asCounter, []string{"rule"},
+			func(l Local, put func(float64, ...string)) {
+				if l.Server.Present {
+					for _, rule := range fsm.CareCodes() {
+						put(float64(l.Repairs[rule]), rule)
+					}
+				}
+			}),
 		family("replication_running", "1 when the replication thread runs.", asGauge, []string{"thread"},
 			func(l Local, put func(float64, ...string)) {
 				if l.Server.Present {

@@ -33,6 +33,8 @@ type Local struct {
 
 	Server      Database
 	Replication Replication
+	// Repairs counts the repairs of this node's server begun since hbd started, by rule.
+	Repairs map[string]uint64
 	// CommitsWaiting counts commits (groups of them) that wait for acknowledgements.
 	CommitsWaiting int
 	SyncMembers    int  // members of the committed sync set

@@ -72,7 +72,7 @@ func TestEveryJSONKeyIsDocumented(t *testing.T) {
 	text := page(t)
 	for _, v := range []any{api.Status{}, api.VIP{}, api.Sync{}, api.Node{}, api.Pause{}, api.Result{}, api.Phase{}, api.Plan{},
 		api.Operation{}, api.Incident{}, api.Event{}, api.Verdict{}, api.BootstrapRequest{}, api.SwitchoverRequest{},
-		api.PauseRequest{}, api.ResumeRequest{}, api.History{}, api.WhyNot{}, api.ErrorBody{}, versionInfo{}} {
+		api.PauseRequest{}, api.ResumeRequest{}, api.History{}, api.WhyNot{}, api.Check{}, api.CheckRow{}, api.ErrorBody{}, versionInfo{}} {
 		typ := reflect.TypeOf(v)
 		for i := range typ.NumField() {
 			key, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")

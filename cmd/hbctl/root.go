@@ -58,7 +58,7 @@ func newRoot(a *app) *cobra.Command {
 	f.DurationVar(&a.timeout, "timeout", time.Minute, "how long to wait for the outcome; an operation goes on without us")
 	root.AddCommand(
 		newStatus(a), newPromote(a), newDemote(a), newPause(a), newResume(a),
-		newHistory(a), newIncident(a), newWhyNot(a), newBootstrap(a), newSandboxCommand(), newVersion(a),
+		newHistory(a), newIncident(a), newWhyNot(a), newCheck(a), newBootstrap(a), newSandboxCommand(), newVersion(a),
 	)
 	completeWords(root, "output", "table", "json")
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)

@@ -36,8 +36,9 @@ type serverFiles struct {
 // watched is a server that remembers where its files are whenever it is asked for its status.
 type watched struct {
 	*mysqld.Server
-	files *identity.Durable[serverFiles]
-	log   *slog.Logger
+	files   *identity.Durable[serverFiles]
+	channel *identity.Durable[mysqld.Channel]
+	log     *slog.Logger
 }
 
 // Status is the server's, remembered.
@@ -52,6 +53,7 @@ func (w watched) Status(ctx context.Context) (mysqld.Status, error) {
 			w.log.Error("where the server keeps its files is not remembered: after a crash its tail cannot be judged", "error", err)
 		}
 	}
+	w.keepChannel(st)
 	return st, nil
 }
 
@@ -87,6 +89,15 @@ func (d *database) SourceAsync(ctx context.Context) error { return d.server.Degr
 
 // Follow makes the acknowledgements count first: set before the receiver starts, they need no restart of it.
 func (d *database) Follow(ctx context.Context, host string, port uint16, sync bool) error {
+	return d.follow(ctx, mysqld.Source{Host: host, Port: port}, sync)
+}
+
+// FollowDelayed implements cluster.Database.
+func (d *database) FollowDelayed(ctx context.Context, host string, port uint16, sync bool) error {
+	return d.follow(ctx, mysqld.Source{Host: host, Port: port, DiscardReceived: true}, sync)
+}
+
+func (d *database) follow(ctx context.Context, src mysqld.Source, sync bool) error {
 	st, err := d.server.Status(ctx)
 	if err != nil {
 		return err
@@ -100,7 +111,8 @@ func (d *database) Follow(ctx context.Context, host string, port uint16, sync bo
 	if err != nil {
 		return err
 	}
-	_, err = d.server.Follow(ctx, mysqld.Source{Host: host, Port: port, Sever: sever})
+	src.Sever = sever
+	_, err = d.server.Follow(ctx, src)
 	return err
 }
 
@@ -131,6 +143,9 @@ func (d *database) Replicas(ctx context.Context) ([]cluster.Replica, error) {
 	}
 	return out, nil
 }
+
+// MendSettings implements cluster.Database.
+func (d *database) MendSettings(ctx context.Context) error { return d.server.MendSettings(ctx) }
 
 func (d *database) Nudge(ctx context.Context) error { return d.server.Nudge(ctx) }
 

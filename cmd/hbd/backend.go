@@ -18,6 +18,7 @@ var _ httpd.Backend = (*backend)(nil)
 // translated, and the durations that the node hands out once are gathered.
 type backend struct {
 	*cluster.Node
+	checker *checker
 	dialect string // "mariadb", "mysql" or "none"
 
 	mu     sync.Mutex
@@ -32,8 +33,8 @@ type serverStart struct {
 	at  time.Time
 }
 
-func newBackend(n *cluster.Node, dialect string) *backend {
-	return &backend{Node: n, dialect: dialect, phases: map[string]httpd.Histogram{}, gaps: map[string]httpd.Histogram{}}
+func newBackend(n *cluster.Node, c *checker, dialect string) *backend {
+	return &backend{Node: n, checker: c, dialect: dialect, phases: map[string]httpd.Histogram{}, gaps: map[string]httpd.Histogram{}}
 }
 
 // translate makes an error of the cluster one of the HTTP server, with its words.
@@ -83,6 +84,14 @@ func (b *backend) WhyNot(ctx context.Context, node string) ([]api.Verdict, error
 	return v, translate(err)
 }
 
+// Check implements httpd.Backend.
+func (b *backend) Check(ctx context.Context, nodes []string) (api.Check, error) {
+	return b.checker.check(ctx, nodes)
+}
+
+// CheckFacts implements httpd.Backend.
+func (b *backend) CheckFacts(ctx context.Context) api.CheckFacts { return b.checker.facts(ctx) }
+
 // Local implements httpd.Backend.
 func (b *backend) Local() httpd.Local {
 	l := b.Node.Local()
@@ -115,7 +124,7 @@ func (b *backend) Local() httpd.Local {
 	for _, p := range l.LastPhases {
 		out.LastPhases[p.Name] = p.Took
 	}
-	out.Replication = replicationOf(o.Server)
+	out.Replication, out.Repairs = replicationOf(o.Server), l.Repairs
 	b.timed(l, &out)
 	return out
 }

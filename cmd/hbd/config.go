@@ -54,12 +54,12 @@ type vipConfig struct {
 }
 
 type serverConfig struct {
-	Dialect     string        `yaml:"dialect"`
-	Socket      string        `yaml:"socket"`
-	Port        uint16        `yaml:"port"`
-	Manager     accountConfig `yaml:"manager"`
-	Replication accountConfig `yaml:"replication"`
-	Service     serviceConfig `yaml:"service"`
+	Dialect     string            `yaml:"dialect"`
+	Socket      string            `yaml:"socket"`
+	Port        uint16            `yaml:"port"`
+	Manager     accountConfig     `yaml:"manager"`
+	Replication replicationConfig `yaml:"replication"`
+	Service     serviceConfig     `yaml:"service"`
 }
 
 type accountConfig struct {
@@ -117,7 +117,7 @@ func parseConfig(path string, raw []byte) (*config, error) {
 	}
 	c.complete()
 	c.readSettings(d)
-	check(c, d)
+	checkConfig(c, d)
 	if err := d.err(); err != nil {
 		return nil, err
 	}

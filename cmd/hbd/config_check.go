@@ -71,8 +71,8 @@ func settingIn(message string, d *decoder) string {
 	return "settings"
 }
 
-// check judges values and how they fit together.
-func check(c *config, d *decoder) {
+// checkConfig judges values and how they fit together.
+func checkConfig(c *config, d *decoder) {
 	checkName(d, "cluster", c.Cluster, "name the cluster, such as shop")
 	checkName(d, "node", c.Node, "name this node as in peers, such as db1")
 	checkPath(d, "data_dir", c.DataDir, "/var/lib/highbase")

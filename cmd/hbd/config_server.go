@@ -29,7 +29,7 @@ func checkServer(c *config, d *decoder) {
 		d.refuse("server.port", fmt.Sprintf("is %d, but the others know this node's mysql_port as %d", s.Port, c.self.mysqlPort()), "make the two the same")
 	}
 	c.checkAccount(d, "server.manager", &s.Manager, "highbase")
-	c.checkAccount(d, "server.replication", &s.Replication, "highbase_repl")
+	c.checkReplication(d)
 	checkService(d, s.Service)
 }
 

@@ -295,7 +295,7 @@ func TestDamagedNoteOfFilesIsMadeAnew(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "server-files.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	files, err := openServerFiles(dir, slog.New(slog.DiscardHandler))
+	files, err := openNote[serverFiles](filepath.Join(dir, "server-files.json"), "files", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,11 @@ type host struct {
 
 // openHost opens the parts. Nothing is changed on the host but the gate's tables, and no connection is needed yet.
 func openHost(c *config, log *slog.Logger, p priority) (*host, error) {
-	files, err := openServerFiles(c.DataDir, log)
+	files, err := openNote[serverFiles](filepath.Join(c.DataDir, "server-files.json"), "where the server keeps its files", log)
+	if err != nil {
+		return nil, err
+	}
+	channel, err := openNote[mysqld.Channel](filepath.Join(c.DataDir, "channel.json"), "how this replica was set up", log)
 	if err != nil {
 		return nil, err
 	}
@@ -33,24 +37,30 @@ func openHost(c *config, log *slog.Logger, p priority) (*host, error) {
 		Dialect: c.Server.Dialect, Socket: c.Server.Socket, Host: c.Address, Port: c.Server.Port,
 		ManagerUser: c.Server.Manager.User, ManagerPassword: c.Server.Manager.password,
 		ReplicationUser: c.Server.Replication.User, ReplicationPassword: c.Server.Replication.password,
-		Logger: log.With("part", "mysqld"),
+		TLS: c.Server.Replication.TLS.replication(), Logger: log.With("part", "mysqld"),
 	}); err != nil {
 		return nil, fmt.Errorf("preparing for the server: %w", err)
 	}
-	if err := h.open(c, log, p, files); err != nil {
+	if last, found := channel.Load(); found {
+		h.server.RememberChannel(last)
+	}
+	if err := h.open(c, log, p, files, channel); err != nil {
 		return nil, errors.Join(err, h.server.Close())
 	}
 	return h, nil
 }
 
-func (h *host) open(c *config, log *slog.Logger, p priority, files *identity.Durable[serverFiles]) error {
-	var err error
+func (h *host) open(c *config, log *slog.Logger, p priority, files *identity.Durable[serverFiles], channel *identity.Durable[mysqld.Channel]) error {
+	login, err := c.Server.Replication.login()
+	if err != nil {
+		return err
+	}
 	if h.service, err = mysqld.NewService(serviceSettings(c, log, p, files)); err != nil {
 		return fmt.Errorf("preparing for the service: %w", err)
 	}
-	server := watched{h.server, files, log}
+	server := watched{h.server, files, channel, log}
 	if h.prober, err = probe.New(probe.Config{
-		Database: server, Process: h.service, Login: probe.Account{User: c.Server.Replication.User, Password: c.Server.Replication.password},
+		Database: server, Process: h.service, Login: login,
 		Socket: c.Server.Socket, Interval: c.Settings.Ping, HungAfter: c.Settings.HungAfter, Logger: log.With("part", "probe"),
 	}); err != nil {
 		return err
@@ -83,19 +93,18 @@ func serviceSettings(c *config, log *slog.Logger, p priority, files *identity.Du
 	return cfg
 }
 
-// openServerFiles reads where the server's files were last seen. A damaged note is thrown away: the next status makes it
-// anew, and until then no tail is judged.
-func openServerFiles(dataDir string, log *slog.Logger) (*identity.Durable[serverFiles], error) {
-	path := filepath.Join(dataDir, "server-files.json")
-	files, err := identity.OpenDurable[serverFiles](path)
+// openNote opens a small note about the server. A damaged one is thrown away: the next status makes it anew, and until
+// then what it told is not known.
+func openNote[T any](path, what string, log *slog.Logger) (*identity.Durable[T], error) {
+	note, err := identity.OpenDurable[T](path)
 	if errors.Is(err, identity.ErrCorrupt) {
-		log.Warn("the note of where the server keeps its files is damaged; making it anew", "error", err)
+		log.Warn("a note is damaged; making it anew", "of", what, "error", err)
 		if err := os.Remove(path); err != nil {
 			return nil, err
 		}
-		files, err = identity.OpenDurable[serverFiles](path)
+		note, err = identity.OpenDurable[T](path)
 	}
-	return files, err
+	return note, err
 }
 
 // close ends the connections and lets go of the addresses. mysqld goes on running.

@@ -84,7 +84,7 @@ func (d *daemon) open(p priority) error {
 	if c.Server != nil {
 		dialect = c.Server.Dialect
 	}
-	d.backend = newBackend(d.node, dialect)
+	d.backend = newBackend(d.node, &checker{cfg: c, log: d.log.With("part", "check"), host: d.host}, dialect)
 	d.server, err = httpd.New(httpd.Config{Node: c.Node, Backend: d.backend, RPC: d.node.RPCHandler(), Log: d.log.With("part", "http"), Version: version, Revision: builtFrom()})
 	return err
 }
