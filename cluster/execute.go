@@ -135,7 +135,10 @@ func (n *Node) stopFollowing(ctx context.Context, st fsm.State) error {
 		position = st.Op.Position
 	}
 	begin := now()
-	if st.Op != nil && st.Op.From != "" {
+	if err := n.fetch(ctx, st); err != nil {
+		return err
+	}
+	if st.Op != nil && st.Op.From != "" && st.Op.From != n.cfg.Node {
 		// As for a freeze: with traffic to the old source reset, STOP does not wait for it.
 		if addr, err := n.sourceAddr(st.Op.From); err == nil {
 			if err := n.cfg.Addresser.Block(addr); err != nil {
@@ -156,6 +159,31 @@ func (n *Node) stopFollowing(ctx context.Context, st fsm.State) error {
 	}
 	if err := db.SourceSync(ctx, st.SourceAcks()); err != nil {
 		return fmt.Errorf("making commits wait for acknowledgements: %w", err)
+	}
+	return nil
+}
+
+// fetch catches up from the frozen member that holds everything, if the log says that this node lacks some of it. That member is read-only, has
+// promised to receive nothing of an older epoch, and applies what it has: it is a source like any other, and nobody's acknowledgement counts.
+func (n *Node) fetch(ctx context.Context, st fsm.State) error {
+	if st.Op == nil || st.Op.Fetch == "" || st.Op.To != n.cfg.Node {
+		return nil
+	}
+	from, ok := st.Member(st.Op.Fetch)
+	if !ok {
+		return fmt.Errorf("%s is not a member", st.Op.Fetch)
+	}
+	if held, err := n.cfg.Database.Contains(ctx, st.Op.Position); err != nil || held {
+		return err
+	}
+	n.log.Info("catching up from another frozen member", "source", from.ID, "position", st.Op.Position)
+	n.repointing.Store(true)
+	defer n.repointing.Store(false)
+	if err := n.cfg.Database.Follow(ctx, from.Address, from.MySQLPort, false); err != nil {
+		return fmt.Errorf("following %s: %w", from.ID, err)
+	}
+	if err := n.cfg.Database.Drain(ctx, st.Op.Position); err != nil {
+		return fmt.Errorf("catching up from %s to %s: %w", from.ID, st.Op.Position, err)
 	}
 	return nil
 }

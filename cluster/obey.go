@@ -97,15 +97,20 @@ func (n *Node) freeze(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 		// Its data is its own: its mysqld need not even run to say so.
 		return ans, nil
 	}
-	source, err := n.sourceAddr(o.From)
-	if err != nil {
-		return nil, err
+	var sever func() error
+	var err error
+	if o.From != n.cfg.Node { // a node that was named primary and never took that up has itself for the old one: it receives from nobody
+		source, err := n.sourceAddr(o.From)
+		if err != nil {
+			return nil, err
+		}
+		// First the local block: a STOP over a dead link takes seconds otherwise, and nothing of the old primary may arrive after the answer.
+		if err := n.cfg.Addresser.Block(source); err != nil {
+			return nil, fmt.Errorf("blocking replication traffic from %s: %w", o.From, err)
+		}
+		sever = n.severFrom(source)
 	}
-	// First the local block: a STOP over a dead link takes seconds otherwise, and nothing of the old primary may arrive after the answer.
-	if err := n.cfg.Addresser.Block(source); err != nil {
-		return nil, fmt.Errorf("blocking replication traffic from %s: %w", o.From, err)
-	}
-	if ans.Received, err = n.cfg.Database.Freeze(ctx, n.severFrom(source)); err != nil {
+	if ans.Received, err = n.cfg.Database.Freeze(ctx, sever); err != nil {
 		return nil, fmt.Errorf("stopping to receive: %w", err)
 	}
 	if o.Drained {

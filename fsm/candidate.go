@@ -141,6 +141,7 @@ type Choice struct {
 	To       NodeID
 	Position string
 	Won      Won
+	Fetch    NodeID // who holds all of the position, "" when the chosen one does itself
 }
 
 // Elect chooses the candidate among those that answered the freeze. Each refusal is a verdict with its name. It stops and asks when positions
@@ -182,8 +183,15 @@ func Elect(s State, answers []Answer, ownToo, alone bool) (Choice, bool, []Verdi
 		return Choice{}, false, verdicts
 	}
 	byCount := slices.DeleteFunc(slices.Clone(able), func(a Answer) bool { return won[a.Node] == WonOwn })
-	best, v := mostAdvanced(s, byCount, comparable(s, answers, won))
+	rivals := comparable(s, answers, won)
+	best, v := mostAdvanced(s, byCount, rivals)
 	verdicts = append(verdicts, v...)
+	if best == nil {
+		if c, ok := fetching(s, byCount, rivals); ok {
+			return c, true, append(verdicts, Verdict{Rule: "candidate.fetches", Node: c.To, OK: true, Value: c.Position,
+				Why: fmt.Sprintf("it catches up from %s first, which holds everything and may not be promoted", c.Fetch)})
+		}
+	}
 	if best == nil {
 		// The old primary holds everything it ever acknowledged: its own right needs no comparison.
 		i := slices.IndexFunc(able, func(a Answer) bool { return won[a.Node] == WonOwn })
@@ -256,6 +264,22 @@ func mostAdvanced(s State, able, all []Answer) (*Answer, []Verdict) {
 		verdicts = append(verdicts, Verdict{Rule: "candidate.incomparable", Why: "no candidate holds what all others received: a human must choose"})
 	}
 	return best, verdicts
+}
+
+// fetching chooses a candidate that lacks something which another frozen member holds, if one member holds everything: it catches up from that one
+// before it serves. The holder itself may not be promoted, or it would have been chosen.
+func fetching(s State, able, all []Answer) (Choice, bool) {
+	holder, _ := mostAdvanced(s, all, all)
+	if holder == nil || len(able) == 0 {
+		return Choice{}, false
+	}
+	best := &able[0]
+	for i := range able {
+		if preferred(s, able[i], *best) {
+			best = &able[i]
+		}
+	}
+	return Choice{To: best.Node, Position: holder.Received, Won: WonCount, Fetch: holder.Node}, true
 }
 
 // preferred breaks ties among equally advanced candidates: priority, then the order of the ids. There are no ties left.

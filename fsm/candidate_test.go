@@ -11,6 +11,7 @@ type pick struct {
 	make    func(*testing.T) *scene
 	answers func(c *scene) []Answer
 	ownToo  bool
+	fetch   NodeID
 	alone   bool
 	to      NodeID // "" for nobody
 	won     Won
@@ -73,7 +74,7 @@ var picks = []pick{
 		answers: func(c *scene) []Answer { return []Answer{c.answer("db2", "0-1-100"), c.answer("db3", "nonsense")} }},
 	{name: "never-promote steps aside", make: never("db2"), to: "db3", won: WonCount, verdict: "candidate.never-promote", node: "db2",
 		answers: func(c *scene) []Answer { return []Answer{c.answer("db2", "0-1-100"), c.answer("db3", "0-1-100")} }},
-	{name: "never-promote holds more: nobody", make: never("db2"), verdict: "candidate.behind", node: "db3",
+	{name: "never-promote holds more: the other catches up from it", make: never("db2"), to: "db3", won: WonCount, fetch: "db2", verdict: "candidate.behind", node: "db3",
 		answers: func(c *scene) []Answer { return []Answer{c.answer("db2", "0-1-100"), c.answer("db3", "0-1-99")} }},
 	{name: "an excluded one counts and does not lead", make: excluded("db2"), to: "db3", won: WonCount, verdict: "candidate.excluded", node: "db2",
 		answers: func(c *scene) []Answer { return []Answer{c.answer("db2", "0-1-100"), c.answer("db3", "0-1-100")} }},
@@ -231,7 +232,7 @@ func TestElect(t *testing.T) {
 			c := p.make(t)
 			answers := p.answers(c)
 			choice, ok, verdicts := Elect(c.s, answers, p.ownToo, p.alone)
-			if ok != (p.to != "") || choice.To != p.to || choice.Won != p.won {
+			if ok != (p.to != "") || choice.To != p.to || choice.Won != p.won || choice.Fetch != p.fetch {
 				t.Errorf("chose %q by %q, want %q by %q; verdicts %v", choice.To, choice.Won, p.to, p.won, verdicts)
 			}
 			if p.verdict != "" && !hasVerdict(verdicts, p.verdict, p.node) {
@@ -241,7 +242,9 @@ func TestElect(t *testing.T) {
 				return
 			}
 			// Whatever Elect chooses, Apply must let through: the two judge alike.
-			if err := c.apply(promoteOf(c, choice.To, choice.Won, answers...)); err != nil {
+			cmd := promoteOf(c, choice.To, choice.Won, answers...)
+			cmd.Promote.Fetch, cmd.Promote.Position = choice.Fetch, choice.Position
+			if err := c.apply(cmd); err != nil {
 				t.Errorf("the choice does not commit: %v", err)
 			}
 		})

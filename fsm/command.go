@@ -81,7 +81,8 @@ type Promote struct {
 	Epoch    uint64       `json:"epoch"` // the state's epoch at this moment (compare-and-swap)
 	To       NodeID       `json:"to"`
 	Won      Won          `json:"won"`
-	Position string       `json:"position"` // what it must hold before it serves
+	Position string       `json:"position"`        // what it must hold before it serves
+	Fetch    NodeID       `json:"fetch,omitempty"` // frozen member that it catches up from first
 	Answers  []Answer     `json:"answers"`
 	Release  *Answer      `json:"release,omitempty"`
 	Members  []SyncMember `json:"members"` // the new sync set; empty, with no acks, when nobody else is in reach and min_replicas allows it

@@ -62,7 +62,7 @@ func (d *deciding) fenced() {
 		return
 	}
 	members := d.newSet(choice.To)
-	d.propose(Command{Promote: &Promote{OpID: d.s.Op.ID, Epoch: d.s.Epoch, To: choice.To, Won: choice.Won, Position: choice.Position,
+	d.propose(Command{Promote: &Promote{OpID: d.s.Op.ID, Epoch: d.s.Epoch, To: choice.To, Won: choice.Won, Position: choice.Position, Fetch: choice.Fetch,
 		Answers: slices.Clone(d.v.Answers), Members: members, Acks: min(len(members), d.s.ackTarget())}})
 }
 

@@ -89,6 +89,7 @@ type Operation struct {
 	Lossy    bool            `json:"lossy,omitempty"`   // an operator accepted that acknowledged writes may be lost
 	Fence    *Evidence       `json:"fence,omitempty"`
 	Answers  []Answer        `json:"answers,omitempty"`
+	Fetch    NodeID          `json:"fetch,omitempty"`    // frozen member that the candidate catches up from first
 	Position string          `json:"position,omitempty"` // what the candidate must hold before it serves
 	Started  time.Time       `json:"started"`
 	Timeline []TimelineEntry `json:"timeline"`
