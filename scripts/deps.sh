@@ -12,7 +12,8 @@ need mariadbd mariadb-server
 need mariadb-install-db mariadb-server
 need ip iproute2
 need nft nftables
-[ -n "$missing" ] || exit 0
+# MySQL is in no stable Debian: it comes into a folder of its own.
+[ -n "$missing" ] || exec "${0%/*}/unpack-server.sh" mysql >/dev/null
 
 if ! command -v apt-get >/dev/null 2>&1; then
 	echo "deps.sh: missing:$missing. There is no apt-get here: install them by hand." >&2
@@ -52,3 +53,4 @@ case "$missing" in
 	fi
 	;;
 esac
+exec "${0%/*}/unpack-server.sh" mysql >/dev/null
