@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -36,8 +37,12 @@ func (m mariadb) seed(ctx context.Context, p plan, datadir string) error {
 		return err
 	}
 	defer unlock()
-	if err := run(ctx, "", installer, "--no-defaults", "--user=root", "--datadir="+datadir, "--skip-test-db",
-		"--auth-root-authentication-method=socket", "--skip-name-resolve", "--innodb-log-file-size="+redoLogSize, tmpdir); err != nil {
+	install := []string{installer, "--no-defaults", "--user=root", "--datadir=" + datadir, "--skip-test-db",
+		"--auth-root-authentication-method=socket", "--skip-name-resolve", "--innodb-log-file-size=" + redoLogSize, tmpdir}
+	if p.ServerPath != "" { // else it would look for the server where Debian installs one
+		install = append(install, "--basedir="+filepath.Dir(filepath.Dir(program)))
+	}
+	if err := run(ctx, "", install...); err != nil {
 		return fmt.Errorf("initialising a data directory: %w", err)
 	}
 	if err := run(ctx, m.accounts(p.Secrets), program, "--no-defaults", "--bootstrap", "--user=root", "--datadir="+datadir,
@@ -67,6 +72,8 @@ func (mariadb) accounts(s secrets) string {
 		"GRANT ALL ON highbase.* TO '" + managerUser + "'@'localhost';",
 	}, "\n") + "\n"
 }
+
+func (mariadb) individualise(string) error { return nil }
 
 // options gives a server that is safe until somebody decides: read-only, replication stopped, semi-sync off, and
 // durable as the guarantees of a primary need it.

@@ -36,8 +36,8 @@ type Options struct {
 	Dir           string            // directory that holds sandboxes, this one in Dir/Name; DefaultDir() if empty
 	Nodes         int               // database hosts db1..; 3 if 0, at most 9
 	Witnesses     int               // hosts w1.. with hbd and no server; at most 9
-	Server        string            // "mariadb" (default); anything else is refused, see server.go
-	ServerPath    string            // directory with the server's programs; $PATH, /usr/sbin and /usr/bin if empty
+	Server        string            // "mariadb" (default) or "mysql"
+	ServerPath    string            // directory with the server's programs, or root of its unpacked packages; see server.program if empty
 	Timing        string            // timing profile in hbd's configuration: "lan" (default) or "fast"
 	OnServiceDown string            // "restart" (default) or "failover"
 	Settings      map[string]string // thresholds of hbd's settings section that differ from the profile's

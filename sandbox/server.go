@@ -17,6 +17,8 @@ type server interface {
 	program(p plan) (string, error)
 	// seed makes a data directory with the accounts of p and an empty GTID history.
 	seed(ctx context.Context, p plan, datadir string) error
+	// individualise takes out of a copy of the seed what only one server may have.
+	individualise(datadir string) error
 	// options returns the option file of one host.
 	options(p plan, h planHost) string
 	// brokenOptions returns an option file with which the server refuses to start.
@@ -31,16 +33,17 @@ func newServer(dialect string) (server, error) {
 	case "mariadb":
 		return mariadb{}, nil
 	case "mysql":
-		return nil, usagef("server = mysql: the sandbox builds MariaDB hosts only so far; use --server mariadb")
+		return mysqlServer{}, nil
 	default:
-		return nil, usagef("server = %q: want mariadb", dialect)
+		return nil, usagef("server = %q: want mariadb or mysql", dialect)
 	}
 }
 
-// findServerProgram looks for name in the plan's directory or, without one, in $PATH and the usual places, which an
-// unprivileged user's $PATH may lack.
+// findServerProgram looks for name where the plan says or, without that, in $PATH and the usual places, which an
+// unprivileged user's $PATH may lack. The plan may name the directory of the programs or the root that a server's
+// packages were unpacked into.
 func findServerProgram(p plan, name string) (string, error) {
-	dirs := []string{p.ServerPath}
+	dirs := []string{p.ServerPath, filepath.Join(p.ServerPath, "usr/sbin"), filepath.Join(p.ServerPath, "usr/bin")}
 	if p.ServerPath == "" {
 		dirs = append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin")
 	}
@@ -72,6 +75,9 @@ func prepareServers(ctx context.Context, p plan, s server) error {
 		// Holes and shared blocks are kept where the file system can: most of a redo log is empty.
 		if err := run(ctx, "", "cp", "-a", "--reflink=auto", "--sparse=always", seed, p.datadir(h.Name)); err != nil {
 			return fmt.Errorf("copying the data directory of %s: %w", h.Name, err)
+		}
+		if err := s.individualise(p.datadir(h.Name)); err != nil {
+			return fmt.Errorf("making the server of %s one of its own: %w", h.Name, err)
 		}
 		for file, text := range map[string]string{p.optionFile(h.Name): s.options(p, h), p.breakFile(h.Name): ""} {
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

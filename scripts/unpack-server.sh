@@ -25,11 +25,12 @@ mysql)
 	suite=sid packages="mysql-server-core"
 	programs="usr/sbin/mysqld usr/bin/mysqlbinlog usr/bin/my_print_defaults"
 	share=usr/share/mysql
+	more=--secure-file-priv=NULL # the directory built in is not there
 	;;
 mariadb-11.8)
 	suite=trixie packages="mariadb-server-core mariadb-backup"
 	programs="usr/sbin/mariadbd usr/bin/my_print_defaults usr/bin/mariadb-backup usr/bin/mbstream"
-	share=usr/share/mariadb
+	share=usr/share/mariadb more=
 	;;
 *) fail "usage: unpack-server.sh mysql | mariadb-11.8" ;;
 esac
@@ -115,12 +116,14 @@ for program in $programs; do
 	mv "$program" "$file"
 	options=
 	case "$program" in usr/sbin/*) 
-		options=" --basedir=\$root/usr --plugin-dir=\$root/usr/lib/mysql/plugin --lc-messages-dir=\$root/$share --character-sets-dir=\$root/$share/charsets" ;;
+		options=" --basedir=\$root/usr --plugin-dir=\$root/usr/lib/mysql/plugin --lc-messages-dir=\$root/$share --character-sets-dir=\$root/$share/charsets $more" ;;
 	esac
 	cat >"$program" <<RUN
 #!/bin/sh
-# Runs the program of the same name with the loader and the libraries beside it.
-root=\$(cd "\${0%/*}/../.." && pwd) || exit 1
+# Runs the program of the same name with the loader and the libraries beside it, as the
+# same process.
+root=\${0%/*}/../..
+case "\$root" in /*) ;; *) root=\$PWD/\$root ;; esac
 exec "\$root/$loader" --argv0 "\$root/$program" --library-path "${libraries#:}" "\$root/$file" "\$@"$(for o in $options; do printf ' "%s"' "$o"; done)
 RUN
 	chmod 755 "$program"

@@ -73,7 +73,7 @@ func newSandboxDemo(place *sandboxPlace) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Timing, "timing", "lan", "timing profile: lan or fast")
-	f.StringVar(&o.Server, "server", "mariadb", "database server: mariadb")
+	f.StringVar(&o.Server, "server", "mariadb", "database server: mariadb or mysql")
 	f.StringVar(&o.HBD, "hbd", "", "the hbd program (default: beside hbctl, else in $PATH)")
 	f.BoolVar(&keep, "keep", false, "leave the sandbox running at the end, or after a failure, to look at it")
 	return cmd

@@ -39,7 +39,7 @@ func TestSandboxExitCodes(t *testing.T) {
 		{[]string{"fault", "cut", "db1"}, exitFailed, "hbctl sandbox up"},
 		{[]string{"exec", "db1"}, exitUsage, "requires at least 2"},
 		{[]string{"up", "--disk-size", "3x"}, exitUsage, "size"},
-		{[]string{"up", "--server", "mysql"}, exitUsage, "MariaDB hosts only"},
+		{[]string{"up", "--server", "oracle"}, exitUsage, "want mariadb or mysql"},
 		{[]string{"up", "--nodes", "0x"}, exitUsage, "--nodes"},
 		{[]string{"explode"}, exitUsage, "unknown command"},
 		{[]string{"status", "--name", "A b"}, exitUsage, "sandbox name"},
