@@ -51,9 +51,10 @@ func TestClassifyValues(t *testing.T) {
 	}
 }
 
-func TestClassifyRealFaults(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, 1, "--max-connections=12")
+func TestClassifyRealFaults(t *testing.T) { eachServer(t, testClassifyRealFaults) }
+
+func testClassifyRealFaults(t *testing.T, k *kind) {
+	n := newNode(t, k, 1, "--max-connections=12")
 	ctx := testContext(t)
 	if err := n.Alive(ctx); n.Classify(err) != FaultDown {
 		t.Fatalf("before the first start: %v", err)
@@ -81,7 +82,7 @@ func TestClassifyRealFaults(t *testing.T) {
 	n.must(n.Alive(ctx)) // a kept connection needs no login
 	_ = n.status()
 
-	wrong, err := Open(Config{Dialect: "mariadb", Socket: n.socket, ManagerUser: managerUser, ManagerPassword: "wrong"})
+	wrong, err := Open(Config{Dialect: k.dialect, Socket: n.socket, ManagerUser: managerUser, ManagerPassword: "wrong"})
 	n.must(err)
 	defer wrong.Close()
 	for len(held) > 8-controlConnections {

@@ -3,7 +3,6 @@ package mysqld
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"io"
 	"log"
 	"log/slog"
@@ -18,7 +17,6 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
-	"golang.org/x/sys/unix"
 )
 
 // testTimeout bounds a test's waiting; it says nothing about speed.
@@ -29,83 +27,24 @@ const (
 	replicationUser, replicationPassword = "highbase_repl", "replication 'secret'"
 )
 
-// accounts are created in the template: the manager and the replication account
-// (their grants follow), an application and an all-powerful account.
-const accounts = `FLUSH PRIVILEGES;
-CREATE USER 'highbase'@'localhost' IDENTIFIED BY 'manager secret';
-CREATE USER 'highbase_repl'@'%' IDENTIFIED BY 'replication ''secret''';
-CREATE USER 'app'@'localhost' IDENTIFIED BY 'app';
-GRANT ALL ON app.* TO 'app'@'localhost';
-CREATE USER 'boss'@'localhost' IDENTIFIED BY 'boss';
-GRANT ALL ON *.* TO 'boss'@'localhost' WITH GRANT OPTION;
-CREATE DATABASE app;
-CREATE TABLE app.t (id BIGINT AUTO_INCREMENT PRIMARY KEY, v MEDIUMTEXT) ENGINE=InnoDB;
-CREATE TABLE app.old (id BIGINT PRIMARY KEY) ENGINE=MyISAM;
-`
-
-// template is a data directory made once and copied for every server.
-var template struct {
-	once sync.Once
-	dir  string
-	err  error
-}
-
 func TestMain(m *testing.M) {
 	// Connections die here on purpose.
 	if err := mysql.SetLogger(log.New(io.Discard, "", 0)); err != nil {
 		panic(err)
 	}
 	code := m.Run()
-	if template.dir != "" {
-		_ = os.RemoveAll(template.dir)
+	for _, k := range kinds {
+		if k.template != "" {
+			_ = os.RemoveAll(k.template)
+		}
 	}
 	os.Exit(code)
-}
-
-// makeTemplate initialises a data directory. Only one at a time on a machine:
-// several at once starve each other.
-func makeTemplate() (string, error) {
-	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "highbase-install-db.lock"), os.O_CREATE|os.O_RDWR, 0o666)
-	if err != nil {
-		return "", err
-	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return "", err
-	}
-	dir, err := os.MkdirTemp("", "hb-mysqld-")
-	if err != nil {
-		return "", err
-	}
-	data := filepath.Join(dir, "data")
-	out, err := exec.Command("mariadb-install-db", "--no-defaults", "--datadir="+data, "--user="+currentUser(),
-		"--auth-root-authentication-method=normal", "--skip-test-db").CombinedOutput()
-	if err != nil {
-		return dir, fmt.Errorf("mariadb-install-db: %w: %s", err, out)
-	}
-	boot := exec.Command("mariadbd", "--no-defaults", "--bootstrap", "--datadir="+data, "--user="+currentUser())
-	grants, err := ManagerGrants("mariadb", "'highbase'@'localhost'")
-	if err != nil {
-		return dir, err
-	}
-	grants = append(grants, ReplicationGrants("'highbase_repl'@'%'")...)
-	boot.Stdin = strings.NewReader(accounts + strings.Join(grants, ";\n") + ";\n")
-	if out, err := boot.CombinedOutput(); err != nil {
-		return dir, fmt.Errorf("creating accounts: %w: %s", err, out)
-	}
-	return dir, nil
-}
-
-func currentUser() string {
-	if os.Getuid() == 0 {
-		return "root"
-	}
-	return os.Getenv("USER")
 }
 
 // node is one real server of a test.
 type node struct {
 	*Server
+	kind    *kind
 	t       *testing.T
 	id      int
 	dir     string
@@ -124,27 +63,21 @@ func testContext(t *testing.T) context.Context {
 }
 
 // newNode makes a server that is not started yet; extra are server options.
-func newNode(t *testing.T, id int, extra ...string) *node {
+func newNode(t *testing.T, k *kind, id int, extra ...string) *node {
 	t.Helper()
-	if _, err := exec.LookPath("mariadbd"); err != nil {
-		t.Skip("skipping, mariadbd is not installed")
-	}
-	template.once.Do(func() { template.dir, template.err = makeTemplate() })
-	if template.err != nil {
-		t.Fatal(template.err)
-	}
+	template := k.dataTemplate(t)
 	dir, err := os.MkdirTemp("", "hb-") // short: a socket's path has 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if out, err := exec.Command("cp", "-a", filepath.Join(template.dir, "data"), dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cp", "-a", "--reflink=auto", "--sparse=always", template, dir).CombinedOutput(); err != nil {
 		t.Fatalf("copying the template: %v: %s", err, out)
 	}
-	n := &node{t: t, id: id, dir: dir, port: freePort(t), socket: filepath.Join(dir, "s")}
+	n := &node{kind: k, t: t, id: id, dir: dir, port: freePort(t), socket: filepath.Join(dir, "s")}
 	n.service = n.newService(extra...)
 	n.Server, err = Open(Config{
-		Dialect: "mariadb", Socket: n.socket, Host: "127.0.0.1", Port: n.port,
+		Dialect: k.dialect, Socket: n.socket, Host: "127.0.0.1", Port: n.port,
 		ManagerUser: managerUser, ManagerPassword: managerPassword,
 		ReplicationUser: replicationUser, ReplicationPassword: replicationPassword,
 		Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
@@ -191,7 +124,7 @@ func (n *node) close() {
 
 func (n *node) newService(extra ...string) Service {
 	s, err := NewService(ServiceConfig{
-		Kind: "child", Dialect: "mariadb", Socket: n.socket, Command: n.command(extra...),
+		Kind: "child", Dialect: n.kind.dialect, Socket: n.socket, Command: n.command(extra...),
 		PIDFile: filepath.Join(n.dir, "pid"), Log: filepath.Join(n.dir, "log"),
 	})
 	if err != nil {
@@ -201,17 +134,6 @@ func (n *node) newService(extra ...string) Service {
 }
 
 func (n *node) dataDir() string { return filepath.Join(n.dir, "data") }
-
-func (n *node) command(extra ...string) []string {
-	return append([]string{
-		"mariadbd", "--no-defaults", "--user=" + currentUser(), "--datadir=" + n.dataDir(), "--socket=" + n.socket,
-		"--bind-address=127.0.0.1", fmt.Sprintf("--port=%d", n.port), fmt.Sprintf("--server-id=%d", n.id),
-		"--log-bin=bin", "--relay-log=relay", "--binlog-format=ROW", "--log-slave-updates", "--gtid-strict-mode",
-		"--sync-binlog=1", "--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M",
-		"--innodb-flush-method=fsync", "--skip-name-resolve", "--performance-schema=OFF",
-		"--rpl-semi-sync-master-timeout=4294967295", "--rpl-semi-sync-master-wait-point=AFTER_SYNC",
-	}, extra...)
-}
 
 // freePort asks the kernel for one.
 func freePort(t *testing.T) uint16 {
@@ -231,6 +153,9 @@ func (n *node) start(opts StartOptions) {
 		n.t.Fatalf("starting node %d: %v\n%s", n.id, err, log)
 	}
 }
+
+// words are the server's.
+func (n *node) words() words { return n.Server.dialect.words() }
 
 func (n *node) source() Source { return Source{Host: "127.0.0.1", Port: n.port} }
 
@@ -337,12 +262,12 @@ func (n *node) connected(semiSync bool) {
 }
 
 // cluster starts n servers at once: the first leads, the others follow it.
-func cluster(t *testing.T, size int, semiSync bool) []*node {
+func cluster(t *testing.T, k *kind, size int, semiSync bool) []*node {
 	t.Helper()
 	nodes := make([]*node, size)
 	var wait sync.WaitGroup
 	for i := range nodes {
-		nodes[i] = newNode(t, i+1)
+		nodes[i] = newNode(t, k, i+1)
 	}
 	for _, n := range nodes {
 		wait.Go(func() {

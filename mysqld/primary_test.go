@@ -23,8 +23,11 @@ func short(t *testing.T) context.Context {
 }
 
 func TestBarrierIsAcknowledgedOnlyByAReplica(t *testing.T) {
-	t.Parallel()
-	nodes := cluster(t, 2, true)
+	eachServer(t, testBarrierIsAcknowledgedOnlyByAReplica)
+}
+
+func testBarrierIsAcknowledgedOnlyByAReplica(t *testing.T, k *kind) {
+	nodes := cluster(t, k, 2, true)
 	source, replica := nodes[0], nodes[1]
 	ctx := testContext(t)
 	// A replica without semi-sync receives and does not count.
@@ -56,9 +59,10 @@ func TestBarrierIsAcknowledgedOnlyByAReplica(t *testing.T) {
 	}
 }
 
-func TestReadOnlyBehindAWaiter(t *testing.T) {
-	t.Parallel()
-	nodes := cluster(t, 2, true)
+func TestReadOnlyBehindAWaiter(t *testing.T) { eachServer(t, testReadOnlyBehindAWaiter) }
+
+func testReadOnlyBehindAWaiter(t *testing.T, k *kind) {
+	nodes := cluster(t, k, 2, true)
 	source, replica := nodes[0], nodes[1]
 	ctx := testContext(t)
 	_, err := replica.Freeze(ctx, nil)
@@ -76,7 +80,7 @@ func TestReadOnlyBehindAWaiter(t *testing.T) {
 	}
 	// The way back ends the statement, and nothing closes the server later.
 	source.must(source.SetWritable(ctx))
-	replica.sql("START SLAVE IO_THREAD")
+	replica.sql(replica.words().startReceiver)
 	source.must(<-waiter)
 	source.must(source.insert(ctx, 1))
 	if source.status().ReadOnly {
@@ -93,9 +97,10 @@ func TestReadOnlyBehindAWaiter(t *testing.T) {
 
 // TestReadOnlyLeftBehind is the control of SetWritable: without ending the
 // statement left behind, it closes the server as soon as the waiter is released.
-func TestReadOnlyLeftBehind(t *testing.T) {
-	t.Parallel()
-	nodes := cluster(t, 2, true)
+func TestReadOnlyLeftBehind(t *testing.T) { eachServer(t, testReadOnlyLeftBehind) }
+
+func testReadOnlyLeftBehind(t *testing.T, k *kind) {
+	nodes := cluster(t, k, 2, true)
 	source, replica := nodes[0], nodes[1]
 	ctx := testContext(t)
 	_, err := replica.Freeze(ctx, nil)
@@ -108,14 +113,15 @@ func TestReadOnlyLeftBehind(t *testing.T) {
 	}
 	source.abandoned.take() // broken on purpose: forgotten
 	source.must(source.SetWritable(ctx))
-	replica.sql("START SLAVE IO_THREAD")
+	replica.sql(replica.words().startReceiver)
 	source.must(<-waiter)
 	source.eventually("being closed by the statement left behind", func() bool { return source.status().ReadOnly })
 }
 
-func TestKillClients(t *testing.T) {
-	t.Parallel()
-	nodes := cluster(t, 2, true)
+func TestKillClients(t *testing.T) { eachServer(t, testKillClients) }
+
+func testKillClients(t *testing.T, k *kind) {
+	nodes := cluster(t, k, 2, true)
 	source := nodes[0]
 	ctx := testContext(t)
 	client, err := source.app.Conn(ctx)
@@ -137,9 +143,10 @@ func TestKillClients(t *testing.T) {
 	}
 }
 
-func TestPromotion(t *testing.T) {
-	t.Parallel()
-	nodes := cluster(t, 3, true)
+func TestPromotion(t *testing.T) { eachServer(t, testPromotion) }
+
+func testPromotion(t *testing.T, k *kind) {
+	nodes := cluster(t, k, 3, true)
 	old, candidate, third := nodes[0], nodes[1], nodes[2]
 	ctx := testContext(t)
 	old.must(old.insert(ctx, 4))
@@ -162,7 +169,11 @@ func TestPromotion(t *testing.T) {
 	candidate.must(err)
 	candidate.must(candidate.SetWritable(ctx))
 	candidate.must(candidate.insert(ctx, 3))
-	if !strings.Contains(position, "-2-") {
+	origin := "-2-"
+	if k.dialect == "mysql" {
+		origin = candidate.status().ServerUUID
+	}
+	if !strings.Contains(position, origin) {
 		t.Fatalf("the barrier %s was not written by node 2", position)
 	}
 	sameRows(t, candidate, third)

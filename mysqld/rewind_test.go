@@ -10,10 +10,11 @@ import (
 	"testing"
 )
 
-// deadPrimary gives a killed primary with unacknowledged transactions, made by
-// statements, and the node promoted instead.
-func deadPrimary(t *testing.T, statements ...string) (old, promoted *node, base string) {
-	nodes := cluster(t, 2, true)
+// deadPrimary gives a killed primary with an unacknowledged transaction, and the
+// node promoted instead. One: semi-sync lets later groups of the binary log wait
+// behind it.
+func deadPrimary(t *testing.T, k *kind, statement string) (old, promoted *node, base string) {
+	nodes := cluster(t, k, 2, true)
 	old, promoted = nodes[0], nodes[1]
 	ctx := testContext(t)
 	old.must(old.insert(ctx, 3))
@@ -22,11 +23,8 @@ func deadPrimary(t *testing.T, statements ...string) (old, promoted *node, base 
 	promoted.must(promoted.Drain(ctx, base))
 	writers, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for i, s := range statements {
-		before := old.status().Executed
-		go func() { _, _ = old.boss.ExecContext(writers, s) }() // nobody acknowledges it
-		old.eventually("logging transaction "+string(rune('1'+i)), func() bool { return old.status().Executed != before })
-	}
+	go func() { _, _ = old.boss.ExecContext(writers, statement) }() // nobody acknowledges it
+	old.eventually("logging the transaction", func() bool { return old.status().WaitSessions > 0 })
 	old.must(old.service.Kill(ctx))
 	promoted.must(promoted.StopReplication(ctx))
 	promoted.lead(false)
@@ -38,35 +36,62 @@ func (n *node) tail(known string) Tail {
 	n.t.Helper()
 	index, err := FindBinlogIndex(n.dataDir())
 	n.must(err)
-	tail, err := ReadTail("mariadb", index, known)
+	tail, err := ReadTail(n.kind.dialect, index, known)
 	n.must(err)
 	return tail
 }
 
-func TestRewind(t *testing.T) {
-	t.Parallel()
-	// One: semi-sync lets later groups of the binary log wait behind it.
-	old, promoted, base := deadPrimary(t, "INSERT INTO app.t (v) VALUES ('lost'), ('lost too')")
+// binlogReader is the server's own tool that prints binary logs.
+func (k *kind) binlogReader(t *testing.T) string {
+	t.Helper()
+	name := "mariadb-binlog"
+	if k.dialect == "mysql" {
+		name = "mysqlbinlog"
+	}
+	path, err := k.program(name)
+	if err != nil {
+		path, err = exec.LookPath(name) // an unpacked MariaDB comes without it
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// rewind starts the server so that the tail is gone, as each server wants it.
+func (n *node) rewind(tail Tail) {
+	n.t.Helper()
+	err := tail.Cut()
+	switch {
+	case n.kind.dialect == "mysql":
+		n.must(err)
+	case !errors.Is(err, ErrNotRewindable):
+		n.t.Fatalf("cutting MariaDB's binary log by hand: %v", err)
+	}
+	n.start(StartOptions{Rewind: true})
+}
+
+func TestRewind(t *testing.T) { eachServer(t, testRewind) }
+
+func testRewind(t *testing.T, k *kind) {
+	old, promoted, base := deadPrimary(t, k, "INSERT INTO app.t (v) VALUES ('lost'), ('lost too')")
 	ctx := testContext(t)
 	tail := old.tail(base)
 	if len(tail.Groups) != 1 || tail.Groups[0].Kind != GroupRows || !tail.InLastFile {
 		t.Fatalf("tail %+v", tail)
 	}
 	old.must(tail.Rewindable())
-	if err := tail.Cut(); !errors.Is(err, ErrNotRewindable) {
-		t.Fatalf("cutting MariaDB's binary log by hand: %v", err)
-	}
 	saved := filepath.Join(old.dir, "tail")
 	old.must(tail.Save(saved))
 	if err := tail.Save(saved); !errors.Is(err, os.ErrExist) {
 		t.Fatalf("saving over a saved tail: %v", err)
 	}
-	text, err := exec.Command("mariadb-binlog", "--verbose", saved).CombinedOutput()
+	text, err := exec.Command(k.binlogReader(t), "--verbose", saved).CombinedOutput()
 	if err != nil || !strings.Contains(string(text), "'lost too'") {
 		t.Fatalf("the saved tail cannot be read: %v\n%s", err, text)
 	}
 
-	old.start(StartOptions{Rewind: true})
+	old.rewind(tail)
 	if got := old.status().Executed; got != base {
 		t.Fatalf("after the rewind %s, want %s", got, base)
 	}
@@ -80,23 +105,32 @@ func TestRewind(t *testing.T) {
 
 // TestPlainStartRuinsATail is the control: started as it is, the node commits
 // what nobody acknowledged.
-func TestPlainStartRuinsATail(t *testing.T) {
-	t.Parallel()
-	old, promoted, base := deadPrimary(t, "INSERT INTO app.t (v) VALUES ('lost')")
+func TestPlainStartRuinsATail(t *testing.T) { eachServer(t, testPlainStartRuinsATail) }
+
+func testPlainStartRuinsATail(t *testing.T, k *kind) {
+	old, promoted, base := deadPrimary(t, k, "INSERT INTO app.t (v) VALUES ('lost')")
 	old.start(StartOptions{})
 	if st := old.status(); st.Executed == base || old.count() != 4 {
 		t.Fatalf("the tail was rolled back by a plain start: %s, %d rows", st.Executed, old.count())
 	}
 	_, err := old.Follow(testContext(t), promoted.source())
 	old.must(err)
+	if k.dialect == "mysql" { // it follows as if nothing were wrong; only the sets tell
+		old.eventually("following", func() bool { return old.status().IORunning == ThreadYes })
+		if holds, err := promoted.Contains(testContext(t), old.status().Executed); err != nil || holds {
+			t.Fatalf("the tail does not show in gtid_executed: %v", err)
+		}
+		return
+	}
 	old.eventually("being refused", func() bool { return old.status().IOErrno != 0 })
 	if old.status().IOErrno != 1236 {
 		t.Fatalf("refused with %d", old.status().IOErrno)
 	}
 }
 
-func TestTailsThatMustNotBeRewound(t *testing.T) {
-	t.Parallel()
+func TestTailsThatMustNotBeRewound(t *testing.T) { eachServer(t, testTailsThatMustNotBeRewound) }
+
+func testTailsThatMustNotBeRewound(t *testing.T, k *kind) {
 	for name, c := range map[string]struct {
 		statement string
 		kind      GroupKind
@@ -107,7 +141,7 @@ func TestTailsThatMustNotBeRewound(t *testing.T) {
 		"grant":  {"CREATE USER x", GroupDDL},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := newNode(t, 1)
+			n := newNode(t, k, 1)
 			n.start(StartOptions{})
 			n.lead(false)
 			n.must(n.insert(testContext(t), 2))
@@ -119,16 +153,23 @@ func TestTailsThatMustNotBeRewound(t *testing.T) {
 			if len(tail.Groups) != 2 || tail.Groups[0].Kind != c.kind || tail.Groups[1].Kind != GroupRows {
 				t.Fatalf("tail %+v", tail.Groups)
 			}
-			if err := tail.Rewindable(); !errors.Is(err, ErrNotRewindable) {
+			// MySQL rolls InnoDB's DDL back.
+			rewindable := k.dialect == "mysql" && c.kind == GroupDDL
+			if err := tail.Rewindable(); errors.Is(err, ErrNotRewindable) == rewindable || (err == nil) != rewindable {
 				t.Fatalf("rewindable: %v", err)
 			}
 		})
 	}
 }
 
-func TestTailKinds(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, 1, "--log-bin-compress=ON", "--log-bin-compress-min-len=10")
+func TestTailKinds(t *testing.T) { eachServer(t, testTailKinds) }
+
+func testTailKinds(t *testing.T, k *kind) {
+	compression := []string{"--log-bin-compress=ON", "--log-bin-compress-min-len=10"}
+	if k.dialect == "mysql" {
+		compression = []string{"--binlog-transaction-compression=ON"}
+	}
+	n := newNode(t, k, 1, compression...)
 	n.start(StartOptions{})
 	n.lead(false)
 	base := n.status().Executed

@@ -13,9 +13,10 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 )
 
-func TestChildIsAdopted(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, 1)
+func TestChildIsAdopted(t *testing.T) { eachServer(t, testChildIsAdopted) }
+
+func testChildIsAdopted(t *testing.T, k *kind) {
+	n := newNode(t, k, 1)
 	ctx := testContext(t)
 	n.start(StartOptions{})
 	pid := n.pid()
@@ -67,9 +68,10 @@ func TestChildIsAdopted(t *testing.T) {
 	}
 }
 
-func TestChildDoesNotAdoptAStranger(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, 1)
+func TestChildDoesNotAdoptAStranger(t *testing.T) { eachServer(t, testChildDoesNotAdoptAStranger) }
+
+func testChildDoesNotAdoptAStranger(t *testing.T, k *kind) {
+	n := newNode(t, k, 1)
 	self, err := readProcess(os.Getpid())
 	n.must(err)
 	self.Start++ // the number was reused
@@ -81,18 +83,20 @@ func TestChildDoesNotAdoptAStranger(t *testing.T) {
 	}
 }
 
-func TestChildThatGivesUp(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, 1, "--no-such-option")
+func TestChildThatGivesUp(t *testing.T) { eachServer(t, testChildThatGivesUp) }
+
+func testChildThatGivesUp(t *testing.T, k *kind) {
+	n := newNode(t, k, 1, "--no-such-option")
 	if err := n.service.Start(testContext(t), StartOptions{}); !errors.Is(err, ErrExited) {
 		t.Fatalf("starting: %v", err)
 	}
 }
 
 // TestKillOvertakesAStart: whatever the order, nothing runs after a fence.
-func TestKillOvertakesAStart(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, 1)
+func TestKillOvertakesAStart(t *testing.T) { eachServer(t, testKillOvertakesAStart) }
+
+func testKillOvertakesAStart(t *testing.T, k *kind) {
+	n := newNode(t, k, 1)
 	ctx := testContext(t)
 	for range 3 {
 		started := make(chan error, 1)
@@ -114,11 +118,12 @@ func TestKillOvertakesAStart(t *testing.T) {
 	}
 }
 
-func TestStartWaitsForTheLock(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, 1)
+func TestStartWaitsForTheLock(t *testing.T) { eachServer(t, testStartWaitsForTheLock) }
+
+func testStartWaitsForTheLock(t *testing.T, k *kind) {
+	n := newNode(t, k, 1)
 	n.start(StartOptions{})
-	other, err := NewService(ServiceConfig{Kind: "child", Dialect: "mariadb", Socket: n.socket, Command: n.command(),
+	other, err := NewService(ServiceConfig{Kind: "child", Dialect: k.dialect, Socket: n.socket, Command: n.command(),
 		PIDFile: filepath.Join(n.dir, "pid2"), Log: filepath.Join(n.dir, "log2")})
 	n.must(err)
 	if err := other.Start(short(t), StartOptions{}); !errors.Is(err, ErrForeign) {
@@ -126,9 +131,10 @@ func TestStartWaitsForTheLock(t *testing.T) {
 	}
 }
 
-func TestBootProblems(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, 1)
+func TestBootProblems(t *testing.T) { eachServer(t, testBootProblems) }
+
+func testBootProblems(t *testing.T, k *kind) {
+	n := newNode(t, k, 1)
 	c := n.service.(*child)
 	c.words.bootArguments = nil // as a unit that ignores the options would start it
 	n.start(StartOptions{})
@@ -137,13 +143,14 @@ func TestBootProblems(t *testing.T) {
 	}
 }
 
-func TestCommandService(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, 1)
+func TestCommandService(t *testing.T) { eachServer(t, testCommandService) }
+
+func testCommandService(t *testing.T, k *kind) {
+	n := newNode(t, k, 1)
 	ctx := testContext(t)
 	pidFile := filepath.Join(n.dir, "pid")
 	script := "exec setsid " + strings.Join(n.command(), " ") + " --pid-file=" + pidFile + " $MYSQLD_OPTS >>" + n.dir + "/log 2>&1 &"
-	s, err := NewService(ServiceConfig{Kind: "command", Dialect: "mariadb", Socket: n.socket, PIDFile: pidFile,
+	s, err := NewService(ServiceConfig{Kind: "command", Dialect: k.dialect, Socket: n.socket, PIDFile: pidFile,
 		DataDir: n.dataDir(), StartCommand: []string{"sh", "-c", script}})
 	n.must(err)
 	n.service = s
@@ -213,9 +220,11 @@ func (f *fakeSystemd) GetServicePropertyContext(ctx context.Context, service, pr
 
 func (f *fakeSystemd) Close() {}
 
-func TestSystemdService(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, 1)
+func TestSystemdService(t *testing.T) { eachServer(t, testSystemdService) }
+
+func testSystemdService(t *testing.T, k *kind) {
+	k.only(t, "mariadb", "what systemd is asked does not depend on the server; only MariaDB has options for a rewind")
+	n := newNode(t, k, 1)
 	ctx := testContext(t)
 	fake := &fakeSystemd{t: t, service: n.service.(*child), envFile: filepath.Join(n.dir, "env", "unit.env")}
 	cfg := ServiceConfig{Unit: "mariadb.service", Socket: n.socket, DataDir: n.dataDir(), EnvironmentFile: fake.envFile, Logger: n.log}

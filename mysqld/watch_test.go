@@ -38,9 +38,10 @@ func (w watching) awaitArmed() {
 	}
 }
 
-func TestWatchSeesADeathAtOnce(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, 1)
+func TestWatchSeesADeathAtOnce(t *testing.T) { eachServer(t, testWatchSeesADeathAtOnce) }
+
+func testWatchSeesADeathAtOnce(t *testing.T, k *kind) {
+	n := newNode(t, k, 1)
 	n.start(StartOptions{})
 	w := deaths(n)
 	for range 2 {
@@ -65,8 +66,11 @@ func TestWatchSeesADeathAtOnce(t *testing.T) {
 }
 
 func TestWatchToleratesAKilledConnection(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, 1)
+	eachServer(t, testWatchToleratesAKilledConnection)
+}
+
+func testWatchToleratesAKilledConnection(t *testing.T, k *kind) {
+	n := newNode(t, k, 1)
 	n.start(StartOptions{})
 	w := deaths(n)
 	// Ends every connection of ours, the watch among them.
