@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +34,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// server is what the scenarios run on: HIGHBASE_SERVER, by default MariaDB. One run
+// of the tests is about one server; `make integration` runs them for each.
+func server() string {
+	if s := os.Getenv("HIGHBASE_SERVER"); s != "" {
+		return s
+	}
+	return "mariadb"
+}
+
 // group runs scenarios on one cluster, built when the first needs it and built anew
 // after one that failed: what a failure left behind must not blame the next.
 type group struct {
@@ -45,7 +53,10 @@ type group struct {
 
 func newGroup(t *testing.T, o sandbox.Options) *group {
 	t.Helper()
-	if _, err := exec.LookPath("mariadbd"); err != nil {
+	if o.Server == "" {
+		o.Server = server()
+	}
+	if err := sandbox.CheckServer(o); err != nil {
 		if os.Getenv("HIGHBASE_REQUIRE") != "" {
 			t.Fatalf("HIGHBASE_REQUIRE is set: %v", err)
 		}

@@ -198,7 +198,7 @@ func (s *groupScan) query(g *Group, text string) {
 		// On MySQL XA START opens a group that an XA PREPARE event ends.
 		g.worsen(GroupXA)
 		s.standalone = s.standalone && !(len(words) > 1 && words[1] == "START")
-	case s.flavor == gtid.MySQL && s.standalone:
+	case s.flavor == gtid.MySQL && (s.standalone || first == "CREATE"): // CREATE in a transaction: CREATE ... SELECT
 		g.worsen(GroupDDL)
 	case g.Kind == GroupRows:
 		g.worsen(GroupOther)

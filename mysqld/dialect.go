@@ -13,6 +13,8 @@ import (
 type dialect interface {
 	flavor() gtid.Flavor
 	words() words
+	// database is the schema that control connections are opened on; "" for none.
+	database() string
 
 	// readStatus fills in what the server says; Received may be left as only
 	// what the relay log holds. It returns the uptime.

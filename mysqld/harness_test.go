@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -310,3 +311,6 @@ func sameRows(t *testing.T, a, b *node) {
 		t.Fatalf("rows differ: node %d has %d, node %d has %d", a.id, a.count(), b.id, b.count())
 	}
 }
+
+// address is where the server listens.
+func (n *node) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(n.port))) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -16,6 +17,8 @@ type mariadb struct{}
 var _ dialect = mariadb{}
 
 func (mariadb) flavor() gtid.Flavor { return gtid.MariaDB }
+
+func (mariadb) database() string { return "" }
 
 func (mariadb) words() words {
 	return words{
@@ -46,8 +49,9 @@ const mariadbVariables = `SELECT @@global.version AS version, @@global.server_id
  @@global.rpl_semi_sync_master_timeout AS semi_sync_timeout, @@global.rpl_semi_sync_master_wait_no_slave AS wait_no_replica,
  @@global.rpl_semi_sync_master_wait_point AS wait_point`
 
-const mariadbCounters = `SHOW GLOBAL STATUS WHERE Variable_name IN ('Uptime','Rpl_semi_sync_master_status','Rpl_semi_sync_master_clients',
- 'Rpl_semi_sync_master_wait_sessions','Rpl_semi_sync_slave_status')`
+// mariadbCounters are asked for by LIKE: with WHERE every counter is computed, those of the accounts too, whose lock an
+// account statement holds while it waits for its acknowledgement (docs/SERVERS.md, hangs).
+var mariadbCounters = []string{`SHOW GLOBAL STATUS LIKE 'Uptime'`, `SHOW GLOBAL STATUS LIKE 'Rpl\_semi\_sync\_%'`}
 
 // mariadbThreads shows the replication threads with their numbers. Not
 // information_schema.PROCESSLIST, whose temporary table needs Aria: polled
@@ -64,9 +68,13 @@ func (m mariadb) readStatus(ctx context.Context, q querier, st *Status) (time.Du
 	if err := knownMariaDB(v["version"]); err != nil {
 		return 0, err
 	}
-	counters, err := named(ctx, q, mariadbCounters)
-	if err != nil {
-		return 0, err
+	counters := record{}
+	for _, query := range mariadbCounters {
+		some, err := named(ctx, q, query)
+		if err != nil {
+			return 0, err
+		}
+		maps.Copy(counters, some)
 	}
 	st.Version = v["version"]
 	st.ServerID, st.GTIDDomain = uint32(v.number("server_id")), uint32(v.number("gtid_domain_id"))

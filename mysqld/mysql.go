@@ -3,6 +3,7 @@ package mysqld
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -44,15 +45,54 @@ func (mysqlDialect) words() words {
 	}
 }
 
-// mysqlVariables is by name, because the semi-sync variables do not exist
-// before the plugins are loaded.
-var mysqlVariables = "SHOW GLOBAL VARIABLES WHERE Variable_name IN (" + quotedList([]string{
-	"version", "server_id", "server_uuid", "datadir", "log_bin_index", "read_only", "super_read_only", "gtid_executed",
-	"gtid_mode", "enforce_gtid_consistency", "log_bin", "log_replica_updates", "binlog_format", "sync_binlog",
-	"innodb_flush_log_at_trx_commit", "rpl_semi_sync_source_enabled", "rpl_semi_sync_replica_enabled",
-	"rpl_semi_sync_source_timeout", "rpl_semi_sync_source_wait_no_replica", "rpl_semi_sync_source_wait_point",
-	"rpl_semi_sync_source_wait_for_replica_count", "performance_schema", "relay_log_recovery",
-}) + ")"
+// Variables are read one by one with SELECT: SHOW VARIABLES, as every look at a
+// schema that is not the session's own, waits for the lock that an account
+// statement holds while it waits for its acknowledgement (docs/SERVERS.md, hangs).
+var (
+	mysqlVariables = globals("version", "server_id", "server_uuid", "datadir", "log_bin_index", "read_only", "super_read_only", "gtid_executed",
+		"gtid_mode", "enforce_gtid_consistency", "log_bin", "log_replica_updates", "sync_binlog", "innodb_flush_log_at_trx_commit",
+		"performance_schema", "relay_log_recovery")
+	// mysqlSometimes are not there in every release, or only with the plugins.
+	mysqlSometimes = []string{
+		globals("rpl_semi_sync_source_enabled", "rpl_semi_sync_source_timeout", "rpl_semi_sync_source_wait_no_replica",
+			"rpl_semi_sync_source_wait_point", "rpl_semi_sync_source_wait_for_replica_count"),
+		globals("rpl_semi_sync_replica_enabled"),
+		globals("binlog_format"),
+	}
+)
+
+// globals is the select list of global variables, each under its own name.
+func globals(names ...string) string {
+	list := make([]string, len(names))
+	for i, name := range names {
+		list[i] = "@@global." + name + " AS " + name
+	}
+	return strings.Join(list, ", ")
+}
+
+// variables reads all that there are.
+func (mysqlDialect) variables(ctx context.Context, q querier) (record, error) {
+	const unknownVariable = 1193
+	v, err := row(ctx, q, "SELECT "+mysqlVariables+", "+strings.Join(mysqlSometimes, ", "))
+	if serverErrorNumber(err) != unknownVariable {
+		return v, err
+	}
+	if v, err = row(ctx, q, "SELECT "+mysqlVariables); err != nil {
+		return nil, err
+	}
+	for _, list := range mysqlSometimes {
+		some, err := row(ctx, q, "SELECT "+list)
+		if err != nil && serverErrorNumber(err) != unknownVariable {
+			return nil, err
+		}
+		maps.Copy(v, some)
+	}
+	return v, nil
+}
+
+// database is the schema of the control connections: the counters are in it, and
+// rights to the session's own schema are known without the accounts' lock.
+func (mysqlDialect) database() string { return "performance_schema" }
 
 const mysqlCounters = `SHOW GLOBAL STATUS WHERE Variable_name IN ('Uptime','Rpl_semi_sync_source_status','Rpl_semi_sync_source_clients',
  'Rpl_semi_sync_source_wait_sessions','Rpl_semi_sync_replica_status')`
@@ -61,7 +101,7 @@ const mysqlThreads = `SELECT NAME, PROCESSLIST_ID FROM performance_schema.thread
  WHERE NAME IN ('thread/sql/replica_io','thread/sql/replica_sql','thread/sql/slave_io','thread/sql/slave_sql')`
 
 func (m mysqlDialect) readStatus(ctx context.Context, q querier, st *Status) (time.Duration, error) {
-	v, err := named(ctx, q, mysqlVariables)
+	v, err := m.variables(ctx, q)
 	if err != nil {
 		return 0, err
 	}

@@ -90,6 +90,10 @@ func testReadOnlyBehindAWaiter(t *testing.T, k *kind) {
 	if err := source.insert(ctx, 1); err == nil {
 		t.Fatal("a client wrote to a read-only server")
 	}
+	source.must(source.SetBarrierWritable(ctx)) // super_read_only refuses the manager too
+	if err := source.insert(ctx, 1); err == nil {
+		t.Fatal("a client wrote before the barrier")
+	}
 	if _, err := source.WriteBarrier(ctx, 2, "db1"); err != nil {
 		t.Fatalf("the manager cannot write the barrier on a read-only server: %v", err)
 	}

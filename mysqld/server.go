@@ -3,6 +3,7 @@ package mysqld
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,6 +56,8 @@ type Server struct {
 	driver  *mysql.Config
 	db      *sql.DB
 
+	connector *readyConnector
+
 	peer       peerTracker
 	generation generationTracker
 	boot       bootTracker
@@ -93,7 +96,8 @@ func Open(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing connections to %s: %w", s.target(), err)
 	}
-	s.db = sql.OpenDB(connector)
+	s.connector = &readyConnector{Connector: connector, ready: make(chan driver.Conn, controlConnections)}
+	s.db = sql.OpenDB(s.connector)
 	s.db.SetMaxIdleConns(controlConnections)
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
@@ -128,6 +132,7 @@ func (s *Server) driverConfig() *mysql.Config {
 	if s.cfg.Socket != "" {
 		c.Net, c.Addr = "unix", s.cfg.Socket
 	}
+	c.DBName = s.dialect.database()
 	c.InterpolateParams = true
 	c.Params = map[string]string{"wait_timeout": keepIdle}
 	c.Logger = driverLogger{s.log}
@@ -152,58 +157,6 @@ type driverLogger struct{ log *slog.Logger }
 
 // Print implements the driver's Logger.
 func (l driverLogger) Print(v ...any) { l.log.Debug("database driver", "message", fmt.Sprint(v...)) }
-
-// keepControl asks for control connections to be opened if some are missing.
-// It is called when the server has just answered.
-func (s *Server) keepControl() {
-	if s.db.Stats().OpenConnections < controlConnections {
-		s.wantWarm()
-	}
-}
-
-// wantWarm asks for a round of opening control connections; it never blocks.
-func (s *Server) wantWarm() {
-	select {
-	case s.warm <- struct{}{}:
-	default: // a round is already asked for
-	}
-}
-
-// keepWarm opens the control connections whenever asked to, until ctx ends.
-func (s *Server) keepWarm(ctx context.Context) {
-	defer s.stopped.Done()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.warm:
-			if err := s.openControlConnections(ctx); err != nil && ctx.Err() == nil {
-				s.log.Debug("opening control connections", "server", s.target(), "error", err)
-			}
-		}
-	}
-}
-
-// openControlConnections holds as many connections at once as shall be kept,
-// then gives them all back to the pool, which keeps them.
-func (s *Server) openControlConnections(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
-	defer cancel()
-	var held []*sql.Conn
-	defer func() {
-		for _, c := range held {
-			c.Close() // gives it back; an error means it is already gone
-		}
-	}()
-	for missing := controlConnections - s.db.Stats().InUse; missing > 0; missing-- {
-		c, err := s.db.Conn(ctx)
-		if err != nil {
-			return err
-		}
-		held = append(held, c)
-	}
-	return nil
-}
 
 // lockReplication waits for the right to change replication.
 func (s *Server) lockReplication(ctx context.Context) (unlock func(), err error) {

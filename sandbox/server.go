@@ -39,6 +39,17 @@ func newServer(dialect string) (server, error) {
 	}
 }
 
+// CheckServer returns an error if the server that o asks for is not on this machine.
+func CheckServer(o Options) error {
+	setDefault(&o.Server, "mariadb")
+	s, err := newServer(o.Server)
+	if err != nil {
+		return err
+	}
+	_, err = s.program(plan{ServerPath: o.ServerPath})
+	return err
+}
+
 // findServerProgram looks for name where the plan says or, without that, in $PATH and the usual places, which an
 // unprivileged user's $PATH may lack. The plan may name the directory of the programs or the root that a server's
 // packages were unpacked into.

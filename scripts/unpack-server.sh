@@ -29,7 +29,7 @@ mysql)
 	;;
 mariadb-11.8)
 	suite=trixie packages="mariadb-server-core mariadb-backup"
-	programs="usr/sbin/mariadbd usr/bin/my_print_defaults usr/bin/mariadb-backup usr/bin/mbstream"
+	programs="usr/sbin/mariadbd usr/bin/my_print_defaults usr/bin/resolveip usr/bin/mariadb-backup usr/bin/mbstream"
 	share=usr/share/mariadb more=
 	;;
 *) fail "usage: unpack-server.sh mysql | mariadb-11.8" ;;

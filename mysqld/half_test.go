@@ -1,0 +1,106 @@
+package mysqld
+
+import (
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// valve is a way to a server that closes after some bytes of answers and then
+// keeps silent, as a cut cable does.
+type valve struct {
+	listener net.Listener
+	shut     chan struct{} // closed once the bytes are through
+}
+
+func newValve(t *testing.T, to *node, limit int64) *valve {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &valve{listener: l, shut: make(chan struct{})}
+	var conns []net.Conn
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns = append(conns, in)
+			out, err := net.Dial("tcp", to.address())
+			if err != nil {
+				return
+			}
+			conns = append(conns, out)
+			go io.Copy(out, in) //nolint:errcheck // it ends with the test
+			go func() {
+				if n, _ := io.CopyN(in, out, limit); n == limit {
+					close(v.shut)
+				}
+			}()
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-done
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+	return v
+}
+
+func (v *valve) port() uint16 { return uint16(v.listener.Addr().(*net.TCPAddr).Port) }
+
+// TestHalfReceivedTransaction: what arrived of a large transaction when its
+// source died holds up neither the freeze nor the promotion, and leaves nothing.
+func TestHalfReceivedTransaction(t *testing.T) { eachServer(t, testHalfReceivedTransaction) }
+
+func testHalfReceivedTransaction(t *testing.T, k *kind) {
+	nodes := cluster(t, k, 2, false)
+	source, replica := nodes[0], nodes[1]
+	ctx := testContext(t)
+	source.must(source.insert(ctx, 2))
+	replica.must(replica.Drain(ctx, source.status().Executed))
+	v := newValve(t, source, 3<<20)
+	_, err := replica.Follow(ctx, Source{Host: "127.0.0.1", Port: v.port()})
+	replica.must(err)
+	replica.connected(false)
+	before := replica.status()
+	values := strings.Repeat(",(REPEAT('x', 400000))", 30)
+	source.sql("INSERT INTO app.t (v) VALUES " + values[1:])
+	select {
+	case <-v.shut:
+	case <-ctx.Done():
+		t.Fatal("the transaction did not come half through")
+	}
+	if k.dialect == "mysql" { // the applier is inside it and holds its locks
+		replica.eventually("applying half a transaction", func() bool {
+			open, err := rows(ctx, replica.boss, mysqlOpenAppliers)
+			return err == nil && len(open) > 0
+		})
+	}
+	source.must(source.service.Kill(ctx))
+
+	began := time.Now()
+	received, err := replica.Freeze(ctx, nil)
+	replica.must(err)
+	if received != before.Received {
+		t.Fatalf("half a transaction counts as received: %s, before %s", received, before.Received)
+	}
+	replica.must(replica.Drain(ctx, received))
+	replica.must(replica.StopReplication(ctx))
+	t.Logf("frozen, drained and stopped after %v", time.Since(began))
+	if st := replica.status(); st.HasReplication || st.Executed != received {
+		t.Fatalf("after the promotion: %+v", st)
+	}
+	replica.lead(false)
+	replica.sql("UPDATE app.t SET v='mine'") // no lock is left
+	if replica.count() != 2 {
+		t.Fatalf("%d rows", replica.count())
+	}
+}
