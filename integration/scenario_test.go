@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -398,6 +399,9 @@ func (c *Cluster) Tell(t *testing.T) {
 	for _, h := range c.Facts.Hosts {
 		if h.Log != "" {
 			t.Logf("end of the log of %s:\n%s", h.Name, tail(h.Log, 40))
+		}
+		if h.Socket != "" {
+			t.Logf("end of the server's log of %s:\n%s", h.Name, tail(filepath.Join(filepath.Dir(h.Socket), "mysqld.log"), 20))
 		}
 	}
 }

@@ -157,7 +157,10 @@ func (s *groupScan) add(e event) error {
 	case eventXAPrepare:
 		g.worsen(GroupXA)
 		s.end(g, e)
-	case eventXID, eventMySQLPayload: // a payload holds the whole transaction
+	case eventMySQLPayload: // a whole transaction, compressed: it may as well be an XA PREPARE
+		g.worsen(GroupOther)
+		s.end(g, e)
+	case eventXID:
 		s.end(g, e)
 	case eventRotate, eventFormat: // bookkeeping between events, in relay logs
 	default:

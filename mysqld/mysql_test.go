@@ -2,6 +2,11 @@ package mysqld
 
 import (
 	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -98,5 +103,28 @@ func TestStatusBehindAnAccountStatement(t *testing.T) {
 			t.Fatalf("%+v", st)
 		}
 		n.must(n.Alive(ctx))
+	})
+}
+
+// TestStaleSocketLock: a killed MySQL leaves its process number beside its socket,
+// and somebody else may have the number by now.
+func TestStaleSocketLock(t *testing.T) {
+	eachServer(t, func(t *testing.T, k *kind) {
+		k.only(t, "mysql", "it has no such file")
+		n := newNode(t, k, 1)
+		lock := n.socket + ".lock"
+		n.must(os.WriteFile(lock, []byte("1\n"), 0o600)) // init's, which lives
+		out, err := exec.Command(n.command()[0], n.command("--pid-file=" + filepath.Join(n.dir, "pid"))[1:]...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "Another process with pid 1") {
+			t.Fatalf("this server does not mind, so nothing is to be done: %v\n%s", err, out)
+		}
+		n.start(StartOptions{})
+		if text, err := os.ReadFile(lock); err != nil || strings.TrimSpace(string(text)) != strconv.Itoa(n.pid()) {
+			t.Fatalf("the lock is %q: %v", text, err)
+		}
+		n.must(clearSocketLock(testContext(t), n.socket))
+		if _, err := os.Stat(lock); err != nil {
+			t.Fatalf("the lock of a running server was removed: %v", err)
+		}
 	})
 }

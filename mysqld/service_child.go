@@ -88,6 +88,9 @@ func (c *child) Start(ctx context.Context, opts StartOptions) error {
 	if err := waitUnlocked(ctx, c.cfg.DataDir); err != nil {
 		return fmt.Errorf("starting the server: %w: the data directory %s stays locked: %w", ErrForeign, c.cfg.DataDir, err)
 	}
+	if err := clearSocketLock(ctx, c.cfg.Socket); err != nil {
+		return fmt.Errorf("starting the server: %w", err)
+	}
 	p, err := c.launch(opts, begun)
 	if err != nil {
 		return fmt.Errorf("starting the server: %w", err)

@@ -73,6 +73,9 @@ func (c *command) Start(ctx context.Context, opts StartOptions) error {
 	if err := waitUnlocked(ctx, c.cfg.DataDir); err != nil {
 		return fmt.Errorf("starting the server: %w: the data directory %s stays locked: %w", ErrForeign, c.cfg.DataDir, err)
 	}
+	if err := clearSocketLock(ctx, c.cfg.Socket); err != nil {
+		return fmt.Errorf("starting the server: %w", err)
+	}
 	if err := c.guard.overtaken(begun); err != nil {
 		return fmt.Errorf("starting the server: %w", err)
 	}

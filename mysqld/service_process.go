@@ -66,6 +66,23 @@ func waitUnlocked(ctx context.Context, dir string) error {
 	})
 }
 
+// clearSocketLock removes what a killed MySQL leaves beside its socket: a file with
+// its process number. The next start gives up if any process has that number by
+// then, as is likely after a reboot or in a container. To be called where the data
+// directory is known not to be in use; a socket that somebody listens on is left
+// alone.
+func clearSocketLock(ctx context.Context, socket string) error {
+	var d net.Dialer
+	if conn, err := d.DialContext(ctx, "unix", socket); err == nil {
+		conn.Close() // nothing was said on it
+		return nil
+	}
+	if err := os.Remove(socket + ".lock"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing the lock that a killed server left: %w", err)
+	}
+	return nil
+}
+
 // locked asks whether another process holds a POSIX lock on the file, without
 // taking one.
 func locked(path string) (bool, error) {

@@ -142,6 +142,9 @@ func (s *systemd) Start(ctx context.Context, opts StartOptions) error {
 	if err := waitUnlocked(ctx, s.cfg.DataDir); err != nil {
 		return fmt.Errorf("starting %s: %w: the data directory %s stays locked: %w", s.cfg.Unit, ErrForeign, s.cfg.DataDir, err)
 	}
+	if err := clearSocketLock(ctx, s.cfg.Socket); err != nil {
+		return fmt.Errorf("starting %s: %w", s.cfg.Unit, err)
+	}
 	if err := s.writeEnvironment(startArguments(s.words, opts)); err != nil {
 		return fmt.Errorf("starting %s: %w", s.cfg.Unit, err)
 	}

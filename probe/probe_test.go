@@ -14,8 +14,10 @@ import (
 	"github.com/highbase/highbase/fsm"
 )
 
-func TestKillIsSeenAtOnce(t *testing.T) {
-	h := newHost(t, "", func(c *Config) { c.Interval = time.Hour }) // no look will find it: only the watches can
+func TestKillIsSeenAtOnce(t *testing.T) { eachServer(t, testKillIsSeenAtOnce) }
+
+func testKillIsSeenAtOnce(t *testing.T, dialect string) {
+	h := newHost(t, dialect, "", func(c *Config) { c.Interval = time.Hour }) // no look will find it: only the watches can
 	before := h.prober.Server()
 	if before.Started == "" || before.Executed != h.prober.Look(context.Background()).Executed {
 		t.Fatalf("before: %+v", before)
@@ -36,7 +38,11 @@ func TestKillIsSeenAtOnce(t *testing.T) {
 
 // TestWithoutWatchesTheKillIsNotSeenAtOnce is the control of TestKillIsSeenAtOnce: nothing else sees it.
 func TestWithoutWatchesTheKillIsNotSeenAtOnce(t *testing.T) {
-	h := newHost(t, "", func(c *Config) {
+	eachServer(t, testWithoutWatchesTheKillIsNotSeenAtOnce)
+}
+
+func testWithoutWatchesTheKillIsNotSeenAtOnce(t *testing.T, dialect string) {
+	h := newHost(t, dialect, "", func(c *Config) {
 		c.Interval, c.Process = time.Hour, nil
 		c.Database = blind{c.Database}
 	})
@@ -54,8 +60,10 @@ type blind struct{ Database }
 
 func (blind) Watch(ctx context.Context, _ func()) { <-ctx.Done() }
 
-func TestFrozenServerIsHung(t *testing.T) {
-	h := newHost(t, "", nil)
+func TestFrozenServerIsHung(t *testing.T) { eachServer(t, testFrozenServerIsHung) }
+
+func testFrozenServerIsHung(t *testing.T, dialect string) {
+	h := newHost(t, dialect, "", nil)
 	before := h.prober.Server()
 	if err := syscall.Kill(h.pid(t), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -84,9 +92,11 @@ func TestFrozenServerIsHung(t *testing.T) {
 	h.awaitFault(t, fsm.ServerUp, "")
 }
 
-func TestTooManyConnectionsIsUp(t *testing.T) {
+func TestTooManyConnectionsIsUp(t *testing.T) { eachServer(t, testTooManyConnectionsIsUp) }
+
+func testTooManyConnectionsIsUp(t *testing.T, dialect string) {
 	// Few looks: what must see it is the login a client would make.
-	h := newHost(t, "", nil, "--max-connections=12")
+	h := newHost(t, dialect, "", nil, "--max-connections=12")
 	app := h.connect(t, "app", "app")
 	ctx := context.Background()
 	for {
@@ -105,8 +115,10 @@ func TestTooManyConnectionsIsUp(t *testing.T) {
 	}
 }
 
-func TestWaitingCommitsAreToldApart(t *testing.T) {
-	h := newHost(t, "", nil, "--rpl-semi-sync-master-timeout=4294967295", "--rpl-semi-sync-master-wait-point=AFTER_SYNC", "--rpl-semi-sync-master-wait-no-slave=ON")
+func TestWaitingCommitsAreToldApart(t *testing.T) { eachServer(t, testWaitingCommitsAreToldApart) }
+
+func testWaitingCommitsAreToldApart(t *testing.T, dialect string) {
+	h := newHost(t, dialect, "", nil)
 	ctx := context.Background()
 	app := h.connect(t, "app", "app")
 	if err := h.server.SetWritable(ctx); err != nil {
@@ -137,7 +149,9 @@ func TestWaitingCommitsAreToldApart(t *testing.T) {
 	}
 }
 
-func TestFullDiskIsToldApart(t *testing.T) {
+func TestFullDiskIsToldApart(t *testing.T) { eachServer(t, testFullDiskIsToldApart) }
+
+func testFullDiskIsToldApart(t *testing.T, dialect string) {
 	if os.Geteuid() != 0 {
 		t.Skip("skipping: mounting a small file system needs root")
 	}
@@ -146,7 +160,7 @@ func TestFullDiskIsToldApart(t *testing.T) {
 		return
 	}
 	small := t.TempDir()
-	if err := syscall.Mount("hb-probe", small, "tmpfs", 0, "size=160m"); err != nil {
+	if err := syscall.Mount("hb-probe", small, "tmpfs", 0, "size=300m"); err != nil {
 		t.Skipf("skipping: mounting a small file system: %v", err)
 	}
 	t.Cleanup(func() {
@@ -154,7 +168,7 @@ func TestFullDiskIsToldApart(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	h := newHost(t, small, nil)
+	h := newHost(t, dialect, small, nil)
 	filler := filepath.Join(small, "filler")
 	fill(t, filler)
 	h.awaitFault(t, fsm.ServerUp, FaultDiskFull)
@@ -199,8 +213,10 @@ func fill(t *testing.T, path string) {
 	t.Fatal("the small file system is not small")
 }
 
-func TestReach(t *testing.T) {
-	h := newHost(t, "", nil)
+func TestReach(t *testing.T) { eachServer(t, testReach) }
+
+func testReach(t *testing.T, dialect string) {
+	h := newHost(t, dialect, "", nil)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	stranger, err := New(Config{Database: h.server, Login: Account{replName, "wrong"}})

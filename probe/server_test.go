@@ -8,9 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -28,60 +25,9 @@ const (
 	replName, replPassword       = "highbase_repl", "replication-secret"
 )
 
-// template is a data directory with the accounts, made once for all tests.
-var template = struct {
-	once sync.Once
-	dir  string
-	err  error
-}{}
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if template.dir != "" {
-		os.RemoveAll(template.dir)
-	}
-	os.Exit(code)
-}
-
-// makeTemplate installs a database. Only one such program runs on this machine at a time.
-func makeTemplate() (string, error) {
-	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "highbase-install-db.lock"), os.O_CREATE|os.O_RDWR, 0o666)
-	if err != nil {
-		return "", err
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return "", err
-	}
-	dir, err := os.MkdirTemp("", "hb-probe-")
-	if err != nil {
-		return "", err
-	}
-	data := filepath.Join(dir, "data")
-	if out, err := exec.Command("mariadb-install-db", "--no-defaults", "--user=root", "--datadir="+data, "--skip-test-db",
-		"--auth-root-authentication-method=socket", "--innodb-log-file-size=8M").CombinedOutput(); err != nil {
-		return dir, fmt.Errorf("mariadb-install-db: %w: %s", err, out)
-	}
-	boot := exec.Command("mariadbd", "--no-defaults", "--bootstrap", "--user=root", "--datadir="+data, "--skip-log-bin", "--innodb-log-file-size=8M")
-	boot.Stdin = strings.NewReader(strings.Join([]string{
-		"DELETE FROM mysql.global_priv WHERE User='';",
-		"FLUSH PRIVILEGES;",
-		"CREATE DATABASE highbase;", "CREATE DATABASE app;",
-		"CREATE USER '" + managerName + "'@'localhost' IDENTIFIED BY '" + managerPassword + "';",
-		"GRANT SLAVE MONITOR, BINLOG MONITOR, REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, READ_ONLY ADMIN, CONNECTION ADMIN, PROCESS, BINLOG ADMIN, RELOAD ON *.* TO '" + managerName + "'@'localhost';",
-		"GRANT ALL ON highbase.* TO '" + managerName + "'@'localhost';",
-		"CREATE USER '" + replName + "'@'%' IDENTIFIED BY '" + replPassword + "';",
-		"GRANT REPLICATION SLAVE ON *.* TO '" + replName + "'@'%';",
-		"CREATE USER 'app'@'%' IDENTIFIED BY 'app';", "GRANT ALL ON app.* TO 'app'@'%';",
-	}, "\n") + "\n")
-	if out, err := boot.CombinedOutput(); err != nil {
-		return dir, fmt.Errorf("creating accounts: %w: %s", err, out)
-	}
-	return dir, nil
-}
-
 // host is one real server with its prober.
 type host struct {
+	dialect              string
 	dir, socket, datadir string
 	port                 uint16
 	service              mysqld.Service
@@ -90,17 +36,9 @@ type host struct {
 }
 
 // newHost starts a server and a prober. The data directory is below where, or below a directory of its own.
-func newHost(t *testing.T, where string, change func(*Config), options ...string) *host {
+func newHost(t *testing.T, dialect, where string, change func(*Config), options ...string) *host {
 	t.Helper()
-	for _, program := range []string{"mariadbd", "mariadb-install-db"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("skipping: %v", err)
-		}
-	}
-	template.once.Do(func() { template.dir, template.err = makeTemplate() })
-	if template.err != nil {
-		t.Fatal(template.err)
-	}
+	template := dataTemplate(t, dialect)
 	dir, err := os.MkdirTemp("", "hb-probe-")
 	if err != nil {
 		t.Fatal(err)
@@ -109,22 +47,19 @@ func newHost(t *testing.T, where string, change func(*Config), options ...string
 	if where == "" {
 		where = dir
 	}
-	h := &host{dir: dir, datadir: filepath.Join(where, "data"), socket: filepath.Join(dir, "s"), port: freePort(t)}
-	if out, err := exec.Command("cp", "-r", filepath.Join(template.dir, "data"), h.datadir).CombinedOutput(); err != nil {
+	h := &host{dialect: dialect, dir: dir, datadir: filepath.Join(where, "data"), socket: filepath.Join(dir, "s"), port: freePort(t)}
+	if out, err := exec.Command("cp", "-r", "--sparse=always", template, h.datadir).CombinedOutput(); err != nil {
 		t.Fatalf("copying the data directory: %v: %s", err, out)
 	}
-	command := append([]string{"mariadbd", "--no-defaults", "--user=root", "--datadir=" + h.datadir, "--tmpdir=" + dir, "--socket=" + h.socket,
-		fmt.Sprintf("--port=%d", h.port), "--bind-address=127.0.0.1", "--skip-name-resolve", "--server-id=1", "--log-bin=binlog",
-		"--log-slave-updates", "--gtid-strict-mode", "--binlog-format=ROW", "--sync-binlog=1", "--innodb-log-file-size=8M",
-		"--innodb-buffer-pool-size=16M", "--performance-schema=OFF"}, options...)
-	h.service, err = mysqld.NewService(mysqld.ServiceConfig{Kind: "child", Dialect: "mariadb", Socket: h.socket, DataDir: h.datadir,
+	command := append(h.command(t), options...)
+	h.service, err = mysqld.NewService(mysqld.ServiceConfig{Kind: "child", Dialect: dialect, Socket: h.socket, DataDir: h.datadir,
 		Command: command, PIDFile: filepath.Join(dir, "pid"), Log: filepath.Join(dir, "log")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.kill(t) })
 	h.start(t)
-	h.server, err = mysqld.Open(mysqld.Config{Dialect: "mariadb", Socket: h.socket, Host: "127.0.0.1", Port: h.port,
+	h.server, err = mysqld.Open(mysqld.Config{Dialect: dialect, Socket: h.socket, Host: "127.0.0.1", Port: h.port,
 		ManagerUser: managerName, ManagerPassword: managerPassword, ReplicationUser: replName, ReplicationPassword: replPassword})
 	if err != nil {
 		t.Fatal(err)

@@ -159,8 +159,10 @@ func (mysqlServer) options(p plan, h planHost) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
+// brokenOptions make it fail before it touches its data. An unknown option would be noticed only after the recovery: the
+// tail committed, a new binary log begun.
 func (mysqlServer) brokenOptions() string {
-	return "[mysqld]\nhighbase_sandbox_made_this_start_fail = 1\n"
+	return "[mysqld]\ndatadir = /highbase-sandbox-made-this-start-fail\n"
 }
 
 func (m mysqlServer) command(p plan, h planHost) ([]string, error) {
