@@ -26,7 +26,7 @@
 //     direction if wanted; no address is involved and a moving VIP needs no new rule.
 //   - Data directories lie on the caller's real disk, so fsync costs what it costs there. With Options.DiskSize each
 //     database host gets a memory disk of that size instead, for the full-disk fault.
-//   - The accounts are made in MariaDB's bootstrap mode with binary logging off, in one seed directory copied to every
+//   - The accounts are made with binary logging off (MariaDB's bootstrap mode, MySQL's init file), in one seed directory copied to every
 //     host: all begin with an empty GTID history. The seed is made afresh for each sandbox (0.9 s), because a cache
 //     would be a thing to invalidate and to leave behind.
 //

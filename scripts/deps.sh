@@ -13,7 +13,7 @@ need mariadb-install-db mariadb-server
 need ip iproute2
 need nft nftables
 # MySQL is in no stable Debian: it comes into a folder of its own.
-[ -n "$missing" ] || exec "${0%/*}/unpack-server.sh" mysql >/dev/null
+[ -n "$missing" ] || exec "$(dirname "$0")/unpack-server.sh" mysql >/dev/null
 
 if ! command -v apt-get >/dev/null 2>&1; then
 	echo "deps.sh: missing:$missing. There is no apt-get here: install them by hand." >&2
@@ -53,4 +53,4 @@ case "$missing" in
 	fi
 	;;
 esac
-exec "${0%/*}/unpack-server.sh" mysql >/dev/null
+exec "$(dirname "$0")/unpack-server.sh" mysql >/dev/null
