@@ -228,6 +228,7 @@ func TestRebuildRefusesHalfACopy(t *testing.T) {
 	if err := errant.rebuild().Place(ctx); !errors.Is(err, ErrStage) {
 		t.Fatalf("half a copy was placed: %v", err)
 	}
+	donor.must(d.Close()) // a second backup waits for the first
 	// The control: half a copy whose end looks like one is refused by its content.
 	short := io.LimitReader(donor.donate(), 4<<20)
 	if err := errant.rebuild().Receive(ctx, Incoming{ID: "1", Stream: short, StateAt: donor.StateAt}); !errors.Is(err, ErrBackup) {
