@@ -10,7 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
+	"sync"
 )
 
 // Donation is a running backup of a server: the bytes are read from it, and
@@ -21,11 +21,14 @@ type Donation struct {
 	Size int64
 
 	cmd     *exec.Cmd
+	cancel  context.CancelFunc
 	out     io.ReadCloser
 	said    *lastWords
 	options string // file with the account, removed at the end
-	end     error
-	ended   bool
+
+	mu    sync.Mutex
+	end   error
+	ended bool
 }
 
 // Donate begins a backup of this server (MariaDB only: MySQL's clone needs no
@@ -59,13 +62,15 @@ func (s *Server) Donate(ctx context.Context, scratch string, plain func([]string
 	if plain != nil {
 		args = plain(args)
 	}
+	ctx, d.cancel = context.WithCancel(ctx)
 	d.cmd = exec.CommandContext(ctx, args[0], args[1:]...)
 	d.cmd.Stderr = d.said
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if d.out, err = d.cmd.StdoutPipe(); err != nil {
+		d.cancel()
 		return nil, fmt.Errorf("starting a backup: %w", errors.Join(err, os.Remove(d.options)))
 	}
 	if err := d.cmd.Start(); err != nil {
+		d.cancel()
 		return nil, fmt.Errorf("starting a backup (is mariadb-backup installed?): %w", errors.Join(err, os.Remove(d.options)))
 	}
 	s.log.Info("backup begun", "pid", d.cmd.Process.Pid, "bytes", d.Size)
@@ -74,6 +79,8 @@ func (s *Server) Donate(ctx context.Context, scratch string, plain func([]string
 
 // Read implements io.Reader.
 func (d *Donation) Read(p []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.ended {
 		return 0, d.end
 	}
@@ -91,6 +98,7 @@ func (d *Donation) Read(p []byte) (int, error) {
 func (d *Donation) finish(cause error) error {
 	d.ended = true
 	err := errors.Join(cause, d.cmd.Wait())
+	d.cancel()
 	removed := os.Remove(d.options)
 	switch {
 	case err != nil:
@@ -103,16 +111,15 @@ func (d *Donation) finish(cause error) error {
 	return d.end
 }
 
-// Close ends the backup if it still runs. The server lets go of its locks when
-// the tool's connection ends.
+// Close ends the backup if it still runs, and a Read under way. The server lets go
+// of its locks when the tool's connection ends.
 func (d *Donation) Close() error {
-	if d.ended {
-		return nil
+	d.cancel()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.ended {
+		_ = d.finish(nil) // it was killed, or nobody wants what is left of it
 	}
-	if err := d.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("ending a backup: %w", err)
-	}
-	_ = d.finish(nil) // it was killed: there is no other end
 	return nil
 }
 
