@@ -37,6 +37,10 @@ func Apply(s State, index uint64, c Command) (State, error) {
 		err = next.applyRollback(*c.Rollback, c.At)
 	case c.Recount != nil:
 		err = next.applyRecount(*c.Recount)
+	case c.Rebuild != nil:
+		err = next.applyRebuild(*c.Rebuild, index, c.At)
+	case c.Rebuilt != nil:
+		err = next.applyRebuilt(*c.Rebuilt, c.At)
 	case c.SetPause != nil:
 		next.applyPause(*c.SetPause, c.At)
 	default:

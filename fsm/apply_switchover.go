@@ -68,6 +68,9 @@ func (s *State) mayPromote(c Promote) error {
 	if !ok || m.Role != RoleData {
 		return refuse("%q is not a data node of the cluster", c.To)
 	}
+	if _, running := s.RebuildOf(c.To); running {
+		return refuse("%s is being rebuilt", c.To)
+	}
 	for _, id := range s.DataNodes() {
 		if id != c.To && !slices.ContainsFunc(c.Members, func(sm SyncMember) bool { return sm.Node == id }) {
 			return refuse("the new sync set lacks %s", id)

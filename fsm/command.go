@@ -35,6 +35,8 @@ type Command struct {
 	Rollback   *Rollback   `json:"rollback,omitempty"`
 	Recount    *Recount    `json:"recount,omitempty"`
 	SetPause   *SetPause   `json:"set_pause,omitempty"`
+	Rebuild    *Rebuild    `json:"rebuild,omitempty"`
+	Rebuilt    *Rebuilt    `json:"rebuilt,omitempty"`
 }
 
 // Bootstrap makes the cluster, once. It names the first primary.
@@ -168,6 +170,10 @@ func (c Command) Name() string {
 		return "recount"
 	case c.SetPause != nil:
 		return "pause"
+	case c.Rebuild != nil:
+		return "rebuild"
+	case c.Rebuilt != nil:
+		return "rebuilt"
 	}
 	return "empty"
 }

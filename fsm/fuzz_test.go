@@ -31,6 +31,9 @@ func commandSeeds(t testing.TB) []Command {
 		{Rollback: &Rollback{OpID: 2, Epoch: 1, Reason: "late"}},
 		{Recount: &Recount{Epoch: 1, Node: "db2", Incarnation: "again"}},
 		{SetPause: &SetPause{Paused: true, By: "ann"}},
+		{Rebuild: &Rebuild{Node: "db3", Donor: "db2", Epoch: 1, Cause: RebuildErrant}},
+		{Rebuild: &Rebuild{Node: "db3", Donor: "db1", Epoch: 1, Cause: RebuildAsked, Actor: "ann", Confirmed: true}},
+		{Rebuilt: &Rebuilt{Node: "db3", Index: 7, Outcome: OutcomeDone}},
 	}
 }
 
@@ -38,7 +41,7 @@ func commandSeeds(t testing.TB) []Command {
 func stages(t *testing.T) []State {
 	out := []State{{}}
 	for _, make := range []func(*testing.T) *scene{steadyScene, begunTakeover, fencedTakeover, promotedTakeover, settledTakeover, switching, releasingTo, switched,
-		restartingPrimary, pausedScene, unsettled(true)} {
+		restartingPrimary, pausedScene, rebuildingScene, unsettled(true)} {
 		out = append(out, make(t).s)
 	}
 	return out
@@ -156,6 +159,7 @@ func TestCloneIsDeep(t *testing.T) {
 	full := states[len(states)-1]
 	full.Paused = &Pause{By: "ann"}
 	full.Restarts = append(full.Restarts, sceneWall)
+	full.Rebuilds, full.Rebuilt = []Rebuilding{{Node: "db3"}}, []RebuildEnd{{Node: "db3"}}
 	full.Op.Excluded = []NodeID{"db2"}
 	full.Incidents[0].Fence = &Evidence{Kind: EvidenceHook}
 	full.Incidents[0].Phases = []PhaseTime{{Name: "drain"}}

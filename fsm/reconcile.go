@@ -25,6 +25,7 @@ type Local struct {
 	Blocked      bool // replication traffic with some node is blocked here
 	Leaving      bool // hbd is shutting down
 	Stopping     bool // hbd has given up the role and stops: it never serves again
+	Copy         Copy // what a rebuild has done to this node's data
 }
 
 // ActionKind is one thing a node does to itself.
@@ -46,12 +47,13 @@ const (
 	ActNudge      ActionKind = "nudge"       // commit a row, so that waiters whose acknowledgement was lost are released
 	ActReturn     ActionKind = "return"      // once primary: follow, rewind, or quarantine
 	ActUnblock    ActionKind = "unblock"     // let replication traffic pass again
+	ActRebuild    ActionKind = "rebuild"     // see to it that the rebuild under way goes on: it works beside the actions
 	ActNone       ActionKind = "none"        // wait; the row says for what
 )
 
 // ActionKinds lists every action, for the test that each has an executor.
 func ActionKinds() []ActionKind {
-	return []ActionKind{ActCloseGate, ActSelfFence, ActReleaseVIP, ActStart, ActKill, ActStopFollow, ActSourceSync, ActBarrier, ActOpen, ActFollow, ActReconnect, ActNudge, ActReturn, ActUnblock, ActNone}
+	return []ActionKind{ActCloseGate, ActSelfFence, ActReleaseVIP, ActStart, ActKill, ActStopFollow, ActSourceSync, ActBarrier, ActOpen, ActFollow, ActReconnect, ActNudge, ActReturn, ActUnblock, ActRebuild, ActNone}
 }
 
 // Action is one thing to do, by whose right.
@@ -97,6 +99,12 @@ func (p *place) handedOver() bool {
 	return p.s.Op != nil && p.s.Op.Step == StepPromoted && p.s.Op.Kind.Planned() && p.s.Op.ID == p.l.ReleasedOp
 }
 
+// copyDue: the log orders a rebuild of this node that has not brought its copy into use yet.
+func (p *place) copyDue() bool {
+	r, ok := p.s.RebuildOf(p.self)
+	return ok && p.l.Fresh && !(p.l.Copy.Stage == CopyAdopted && p.l.Copy.Of == r.Index)
+}
+
 func (p *place) serverUp() bool   { return p.l.Server.State == ServerUp }
 func (p *place) tail() bool       { return p.l.Held > p.l.Followed }
 func (p *place) restarting() bool { return p.s.Op != nil && p.s.Op.Step == StepRestart }
@@ -136,6 +144,10 @@ var guardRows = []Row{
 
 // rows is the local table: the first that matches decides.
 var rows = []Row{
+	{"rebuild.running", "its data is being replaced by a copy", func(p *place) bool { return p.l.Copy.Running }, []ActionKind{ActNone}},
+	{"rebuild.unfinished", "a copy is half in its place: mysqld cannot run before it is whole", func(p *place) bool { return p.l.Copy.Stage == CopyPlacing }, []ActionKind{ActRebuild}},
+	{"rebuild.run", "the log orders its data replaced by a copy", (*place).copyDue, []ActionKind{ActRebuild}},
+	{"rebuild.useless", "the copy has what the primary lacks: the rebuild has failed", func(p *place) bool { return p.l.Copy.Stage == CopyAdopted && p.l.Quarantine != "" }, []ActionKind{ActRebuild}},
 	{"node.quarantined", "kept out until a human has looked", func(p *place) bool { return p.l.Quarantine != "" }, []ActionKind{ActNone}},
 	{"node.not-fresh", "the applied state may be old: no leader has been heard since hbd started", func(p *place) bool { return !p.l.Fresh }, []ActionKind{ActNone}},
 	{"frozen.start", "mysqld is down on a replica whose answer is needed", func(p *place) bool {
@@ -178,6 +190,7 @@ var rows = []Row{
 		return !p.l.FollowsRight || !sv.IORunning || !sv.SQLRunning || (!sv.ReplicaSync && !sv.IOConnecting) || sv.SourceSync || p.l.Followed < p.s.Epoch
 	}, []ActionKind{ActFollow}},
 	{"replica.unblock", "follows the new primary: the old one's traffic may pass again", func(p *place) bool { return p.l.Blocked }, []ActionKind{ActUnblock}},
+	{"rebuild.done", "follows on its copy: the old data may go", func(p *place) bool { return p.l.Copy.Stage == CopyAdopted }, []ActionKind{ActRebuild}},
 	{"replica.following", "follows", func(*place) bool { return true }, []ActionKind{ActNone}},
 }
 
