@@ -59,6 +59,7 @@ func (n *Node) register() {
 		return struct{}{}, n.propose(ctx, fsm.Command{At: time.Now(), Bootstrap: &in})
 	}))
 	n.server.Handle("hand_over", typed(n.onHandOver))
+	n.registerRebuild()
 }
 
 var errNotMember = errors.New("this node belongs to no cluster yet")

@@ -29,6 +29,7 @@ type Config struct {
 	Service   Service   // nil on a witness
 	Addresser Addresser // nil on a witness
 	Fencer    Fencer    // may be nil
+	Rebuilder Rebuilder // may be nil: this host can neither be rebuilt nor be copied from
 
 	HandoverTimeout time.Duration // how long a shutting down primary waits for its successor
 	Logger          *slog.Logger

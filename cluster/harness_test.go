@@ -116,6 +116,8 @@ type testCluster struct {
 	// timing is that of every node but those named in voters: they vote and never stand for election within a test.
 	timing raftnode.Timing
 	voters []fsm.NodeID
+	// disks make rebuilds possible: what a host's disk holds of one, which survives its hbd.
+	disks map[fsm.NodeID]*disk
 	// witnesses have a vote and no database.
 	witnesses []fsm.NodeID
 }
@@ -181,6 +183,9 @@ func (c *testCluster) config(m *member) Config {
 		Prober: m.host, Database: m.host, Service: service{m.host}, Addresser: address{m.host}, Fencer: c.fencer,
 		HandoverTimeout: 10 * time.Second, Logger: slog.New(slog.NewTextHandler(c.log, nil)).With("at", m.id),
 		OnStuck: func(reason string) { c.t.Errorf("%s is stuck: %s", m.id, reason) }}
+	if c.disks != nil {
+		cfg.Rebuilder, cfg.Database = c.disks[m.id], historian{m.host}
+	}
 	if slices.Contains(c.witnesses, m.id) {
 		cfg.Prober, cfg.Database, cfg.Service, cfg.Addresser = nil, nil, nil, nil
 	}

@@ -34,6 +34,7 @@ func (n *Node) observation() fsm.Observation {
 	o.Server = n.cfg.Prober.Server()
 	o.Incarnation, o.Whole = n.incarnation(o.Server, p)
 	o.Held = p.own()
+	o.Rebuild = n.rebuilds.need(p)
 	o.KernelGate = n.cfg.Addresser.KernelGate()
 	for _, a := range n.cfg.Addresser.Addresses() {
 		o.VIPHeld = o.VIPHeld || a.Held
@@ -106,5 +107,6 @@ func (n *Node) gather(st fsm.State) fsm.Local {
 		n.stats.note(n.log, "reading the blocked hosts", err)
 	}
 	l.Blocked = len(blocked) > 0
+	l.Copy = n.rebuilds.copy()
 	return l
 }

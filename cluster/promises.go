@@ -26,6 +26,8 @@ type Promises struct {
 	WholeEpoch   uint64 `json:"whole_epoch"`   // epoch that was first followed ...
 	WholeID      string `json:"whole_id"`      // ... by this incarnation
 	Quarantine   string `json:"quarantine"`
+	// Cause is why a quarantined node's data is of no use; "" in the promises of a version that did not know.
+	Cause fsm.RebuildCause `json:"cause,omitempty"`
 }
 
 type promises struct{ file *identity.Durable[Promises] }

@@ -155,3 +155,30 @@ func btoi(b bool) int {
 	}
 	return 0
 }
+
+// RebuildGates is every rule that a rebuild of a node has to pass, and the donor: the one wanted, or the best.
+func RebuildGates(s State, v View, node, wanted NodeID, confirmed bool) (donor NodeID, gates []Verdict) {
+	refusal := wipeRefusal(s, node, confirmed)
+	if refusal.OK = refusal.Rule == ""; refusal.OK {
+		refusal = Verdict{Rule: "rebuild.data", Node: node, OK: true, Why: "nothing that counts would be lost with its data"}
+	}
+	gates = append(gates, refusal)
+	if r, running := s.RebuildOf(node); running {
+		gates = append(gates, Verdict{Rule: "rebuild.running", Node: node, Why: "it is being rebuilt from " + string(r.Donor)})
+	}
+	if donor = wanted; donor == "" {
+		var refusals []Verdict
+		if donor, refusals = BestDonor(s, v, node); donor == "" {
+			return "", append(gates, append(refusals, Verdict{Rule: "rebuild.no-donor", Node: node, Why: "no node can be copied from"})...)
+		}
+	}
+	why := DonorGate(s, v, node, donor)
+	return donor, append(gates, Verdict{Rule: "rebuild.donor", Node: donor, OK: why == "", Why: orElse(why, "it can be copied from")})
+}
+
+func orElse(text, other string) string {
+	if text == "" {
+		return other
+	}
+	return text
+}

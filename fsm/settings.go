@@ -54,8 +54,8 @@ type Settings struct {
 	MaxUnapplied   int           `json:"max_unapplied"`   // switchover: the pause begins when the candidate has at most so many transactions to apply
 	MaxBehind      time.Duration `json:"max_behind"`      // switchover refuses a candidate that lags more
 
-	Rebuild     RebuildPolicy `json:"rebuild,omitempty"`
-	RebuildRate int64         `json:"rebuild_rate,omitempty"` // bytes per second taken from a donor, 0 for no limit
+	Rebuild     RebuildPolicy `json:"rebuild"`
+	RebuildRate int64         `json:"rebuild_rate"` // bytes per second taken from a donor, 0 for no limit
 }
 
 // Drifted stretches a duration by the drift allowance, rounding up: what the grantor must wait for a lease of d on another machine.

@@ -23,6 +23,7 @@ var (
 	_ cluster.Service   = service{}
 	_ cluster.Addresser = (*addresser)(nil)
 	_ cluster.Fencer    = fenceHook{}
+	_ cluster.Rebuilder = (*rebuilder)(nil)
 )
 
 // serverFiles is where a server keeps its files. It is kept on disk because it must be known while the server is down:

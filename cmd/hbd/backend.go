@@ -68,6 +68,16 @@ func (b *backend) Switchover(ctx context.Context, req api.SwitchoverRequest) (ap
 	return r, translate(err)
 }
 
+func (b *backend) Rebuild(ctx context.Context, req api.RebuildRequest) (api.Result, error) {
+	r, err := b.Node.Rebuild(ctx, req)
+	return r, translate(err)
+}
+
+func (b *backend) Rejoin(ctx context.Context, req api.RejoinRequest) (api.Result, error) {
+	r, err := b.Node.Rejoin(ctx, req)
+	return r, translate(err)
+}
+
 func (b *backend) Pause(ctx context.Context, req api.PauseRequest) (api.Result, error) {
 	r, err := b.Node.Pause(ctx, req)
 	return r, translate(err)

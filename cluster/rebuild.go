@@ -1,0 +1,365 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/highbase/highbase/cluster/identity"
+	"github.com/highbase/highbase/cluster/transfer"
+	"github.com/highbase/highbase/fsm"
+)
+
+const (
+	// copyTries is how often one rebuild is tried before it is given up and the log says so.
+	copyTries = 5
+	// copyPause is the time between two tries.
+	copyPause = 2 * time.Second
+)
+
+// rebuilds is the rebuild of this node, if one is ordered or left over. It works beside the actions, for as long as copying takes; what changes
+// the database it does in its turn, like an action.
+type rebuilds struct {
+	n *Node
+
+	mu       sync.Mutex
+	running  bool
+	of       uint64 // the rebuild that tries counts
+	tries    int
+	phase    string
+	begun    fsm.Instant
+	size     int64
+	inbox    *transfer.Inbox
+	received int64
+	found    fsm.RebuildNeed // what the checks found, apart from a quarantine
+}
+
+func newRebuilds(n *Node) *rebuilds { return &rebuilds{n: n} }
+
+// copy is what the judgement needs to know.
+func (r *rebuilds) copy() fsm.Copy {
+	if r.n.cfg.Rebuilder == nil {
+		return fsm.Copy{}
+	}
+	stage, err := r.n.cfg.Rebuilder.Stage()
+	if err != nil {
+		r.n.stats.note(r.n.log, "reading how far a rebuild has come", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return fsm.Copy{Stage: stage.Copy, Of: indexOf(stage.ID), Running: r.running}
+}
+
+func indexOf(id string) uint64 {
+	index, err := strconv.ParseUint(id, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return index
+}
+
+// need is what this node says of its data.
+func (r *rebuilds) need(p Promises) fsm.RebuildNeed {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := r.found
+	if p.Quarantine != "" {
+		out = fsm.RebuildNeed{Cause: p.Cause, Reason: p.Quarantine}
+	}
+	if r.phase == "" {
+		return out
+	}
+	out.Phase, out.Size, out.Received, out.Elapsed = r.phase, r.size, r.received, now()-r.begun
+	if r.inbox != nil {
+		out.Received = r.inbox.Received()
+	}
+	return out
+}
+
+// wanted starts the work unless it is under way.
+func (r *rebuilds) wanted() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.running || r.n.cfg.Rebuilder == nil {
+		return
+	}
+	r.running = true
+	r.n.wg.Go(func() {
+		ctx, cancel := context.WithCancel(r.n.ctx)
+		defer cancel()
+		err := r.work(ctx)
+		if err != nil && ctx.Err() == nil {
+			r.n.log.Warn("rebuild", "error", err.Error())
+			wait(ctx, copyPause)
+		}
+		r.mu.Lock()
+		r.running = false
+		r.mu.Unlock()
+		wake(r.n.wake)
+	})
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+func (r *rebuilds) enter(phase string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.phase == "" {
+		r.begun = now()
+	}
+	r.phase = phase
+}
+
+// work does what is due, whatever was done before.
+func (r *rebuilds) work(ctx context.Context) error {
+	stage, err := r.n.cfg.Rebuilder.Stage()
+	if err != nil {
+		return err
+	}
+	st := r.n.store.State()
+	order, ordered := st.RebuildOf(r.n.cfg.Node)
+	mine := ordered && indexOf(stage.ID) == order.Index
+	switch {
+	case stage.Copy == fsm.CopyPlacing:
+		return r.bringIntoUse(ctx)
+	case stage.Copy == fsm.CopyAdopted && (mine || !ordered):
+		return r.conclude(ctx, order, mine)
+	case !ordered:
+		return nil
+	}
+	if err := r.attempt(order.Index); err != nil {
+		return errors.Join(err, r.report(ctx, order, fsm.OutcomeFailed, err.Error()))
+	}
+	err = r.run(ctx, order, mine && stage.Whole)
+	if errors.Is(err, ErrNoRoom) {
+		return errors.Join(err, r.report(ctx, order, fsm.OutcomeFailed, err.Error()))
+	}
+	r.mu.Lock()
+	if r.of == order.Index && err != nil {
+		r.failed(err)
+	}
+	r.mu.Unlock()
+	return err
+}
+
+// attempt refuses another try of a rebuild that failed too often.
+func (r *rebuilds) attempt(index uint64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.of != index {
+		r.of, r.tries, r.phase = index, 0, ""
+	}
+	if r.tries >= copyTries {
+		r.tries = 0
+		return fmt.Errorf("given up after %d tries", copyTries)
+	}
+	return nil
+}
+
+// failed counts a try. One that only had to give way does not count. The caller holds mu.
+func (r *rebuilds) failed(err error) {
+	if !errors.Is(err, fsm.ErrRefused) && !errors.Is(err, errPreempted) && !errors.Is(err, errOtherDonor) && !errors.Is(err, context.Canceled) {
+		r.tries++
+	}
+}
+
+// run takes a copy in, keeps what is errant, and puts the copy in the place of the data.
+func (r *rebuilds) run(ctx context.Context, order fsm.Rebuilding, whole bool) error {
+	if !whole {
+		if err := r.receive(ctx, order); err != nil {
+			return err
+		}
+	}
+	r.enter("placing")
+	if err := r.keepErrant(ctx, order); err != nil {
+		return err
+	}
+	return r.n.exec.action(ctx, func(ctx context.Context) error {
+		// The last question, after which nothing is left of the old data's rights.
+		if err := fsm.MayWipe(r.n.store.State(), r.n.cfg.Node, order.Index); err != nil {
+			return err
+		}
+		if r.n.stopping.Load() {
+			return errOvertaken
+		}
+		err := r.n.promises.update(func(p *Promises) {
+			if p.Quarantine == "" {
+				p.Quarantine, p.Cause = "its data is being replaced by a copy", order.Cause
+			}
+		})
+		if err != nil {
+			return err
+		}
+		return r.place(ctx)
+	})
+}
+
+// bringIntoUse goes on with a copy that is half in its place.
+func (r *rebuilds) bringIntoUse(ctx context.Context) error {
+	r.enter("placing")
+	return r.n.exec.action(ctx, r.place)
+}
+
+// place ends with mysqld on the copy. What this node had promised of its old data holds for the copy no longer: it was never writable, and has
+// followed nobody yet.
+func (r *rebuilds) place(ctx context.Context) error {
+	if err := r.n.cfg.Rebuilder.Place(ctx); err != nil {
+		return err
+	}
+	r.enter("starting")
+	if err := r.n.cfg.Rebuilder.Adopt(ctx); err != nil {
+		return err
+	}
+	r.n.cfg.Prober.Look(ctx)
+	r.enter("following")
+	return r.n.promises.update(func(p *Promises) {
+		p.Quarantine, p.Cause = "", ""
+		p.Held, p.Followed, p.BarrierEpoch, p.BarrierRun = 0, 0, 0, ""
+		p.Turned, p.TurnedAt, p.TurnedRun = 0, "", ""
+		p.IncToken, p.IncID, p.WholeEpoch, p.WholeID = "", "", 0, ""
+	})
+}
+
+// conclude ends a rebuild whose copy is in use: well when the node follows on it, badly when the copy has what the primary lacks.
+func (r *rebuilds) conclude(ctx context.Context, order fsm.Rebuilding, mine bool) error {
+	p := r.n.promises.get()
+	outcome, reason := fsm.OutcomeDone, "follows on a copy of "+string(order.Donor)
+	if p.Quarantine != "" {
+		outcome, reason = fsm.OutcomeFailed, "the copy is of no use: "+p.Quarantine
+	}
+	if mine {
+		if err := r.report(ctx, order, outcome, reason); err != nil {
+			return err
+		}
+	}
+	r.mu.Lock()
+	r.phase, r.inbox, r.found = "", nil, fsm.RebuildNeed{}
+	r.mu.Unlock()
+	if err := r.n.cfg.Rebuilder.Finish(); err != nil {
+		return err
+	}
+	r.n.log.Info("rebuild has ended", "rebuild", order.Index, "outcome", outcome, "reason", reason)
+	return nil
+}
+
+// report makes the log say how a rebuild ended.
+func (r *rebuilds) report(ctx context.Context, order fsm.Rebuilding, outcome fsm.Outcome, reason string) error {
+	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
+	defer cancel()
+	end := fsm.Rebuilt{Node: r.n.cfg.Node, Index: order.Index, Outcome: outcome, Reason: reason}
+	var err error
+	if r.n.leading.Load() != nil {
+		err = r.n.propose(ctx, fsm.Command{At: time.Now(), Rebuilt: &end})
+	} else {
+		err = r.n.callLeader(ctx, "rebuilt", end, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("telling the log how the rebuild ended: %w", err)
+	}
+	if outcome != fsm.OutcomeDone {
+		r.mu.Lock()
+		r.phase, r.inbox = "", nil
+		r.mu.Unlock()
+	}
+	return nil
+}
+
+// errOtherDonor ends a copy because the log names another donor, or orders none any more.
+var errOtherDonor = errors.New("the log does not order this copy any more")
+
+// receive takes in a copy from the donor that the log names, for as long as it names it.
+func (r *rebuilds) receive(ctx context.Context, order fsm.Rebuilding) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go r.whileOrdered(ctx, order, cancel)
+	r.enter("receiving")
+	begin := donateRequest{Index: order.Index, Session: identity.NewID()}
+	var reply donateReply
+	if err := r.call(ctx, order.Donor, "copy_begin", begin, &reply); err != nil {
+		return err
+	}
+	inbox := transfer.NewInbox(ctx, transfer.InboxConfig{Fetch: r.fetch(order.Donor, begin.Session), Patience: linkPatience, Pause: copyPause / 4})
+	defer inbox.Close()
+	r.mu.Lock()
+	r.inbox, r.size = inbox, reply.Size
+	r.mu.Unlock()
+	r.n.log.Info("receiving a copy", "from", order.Donor, "rebuild", order.Index, "bytes", reply.Size)
+	err := r.n.cfg.Rebuilder.Receive(ctx, Incoming{ID: strconv.FormatUint(order.Index, 10), Size: reply.Size,
+		Stream: &lastByte{inbox, func() { r.enter("preparing") }},
+		HistoryAt: func(ctx context.Context, file string, offset int64) (string, error) {
+			var out historyAtReply
+			err := r.call(ctx, order.Donor, "copy_history", historyAtRequest{order.Index, file, offset}, &out)
+			return out.History, err
+		}})
+	if err != nil && ctx.Err() != nil {
+		return errors.Join(err, context.Cause(ctx))
+	}
+	return err
+}
+
+// lastByte tells when a stream has ended.
+type lastByte struct {
+	io.Reader
+	ended func()
+}
+
+func (l *lastByte) Read(p []byte) (int, error) {
+	n, err := l.Reader.Read(p)
+	if errors.Is(err, io.EOF) {
+		l.ended()
+	}
+	return n, err
+}
+
+// call asks the donor; its context has a bound of its own.
+func (r *rebuilds) call(ctx context.Context, donor fsm.NodeID, method string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return r.n.callNode(ctx, donor, method, in, out)
+}
+
+// fetch asks for the chunk at an offset.
+func (r *rebuilds) fetch(donor fsm.NodeID, session string) func(context.Context, int64) (transfer.Chunk, error) {
+	return func(ctx context.Context, offset int64) (transfer.Chunk, error) {
+		pe, ok := r.n.peers.known[donor]
+		if !ok {
+			return transfer.Chunk{}, fmt.Errorf("%w: %s is not a peer of this node", transfer.ErrSource, donor)
+		}
+		ctx, cancel := context.WithTimeout(ctx, 5*takeWait)
+		defer cancel()
+		var head takeHead
+		data, err := r.n.client.CallBlob(ctx, r.n.peers.address(pe), "copy_take", takeRequest{session, offset}, &head)
+		if errors.Is(err, errCopyOver) {
+			return transfer.Chunk{}, fmt.Errorf("%w: %w", transfer.ErrSource, err)
+		}
+		return transfer.Chunk{Offset: head.Offset, Data: data, CRC: head.CRC, End: head.End}, err
+	}
+}
+
+// whileOrdered cancels a copy when the log names another donor or orders it no more.
+func (r *rebuilds) whileOrdered(ctx context.Context, order fsm.Rebuilding, cancel context.CancelCauseFunc) {
+	changed := r.n.store.watch()
+	defer r.n.store.unwatch(changed)
+	for {
+		if now, ok := r.n.store.State().RebuildOf(r.n.cfg.Node); !ok || now.Turn != order.Turn {
+			cancel(errOtherDonor)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
