@@ -79,6 +79,18 @@ func (d *disk) did() []string {
 	return slices.Clone(d.steps)
 }
 
+func (d *disk) gave() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.given
+}
+
+func (d *disk) kept() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.saved)
+}
+
 func (d *disk) Stage() (RebuildStage, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -43,10 +43,10 @@ func TestErrantReplicaIsFoundKeptAndRebuilt(t *testing.T) {
 	if got := c.disks["db4"].did(); !slices.Equal(slices.Compact(got), []string{"SaveErrant", "Receive", "SaveErrant", "Place", "Adopt", "Finish"}) {
 		t.Errorf("steps %v", got)
 	}
-	if !slices.Contains(c.disks["db4"].saved, x.String()) {
-		t.Errorf("kept are %v", c.disks["db4"].saved)
+	if saved := c.disks["db4"].kept(); !slices.Contains(saved, x.String()) {
+		t.Errorf("kept are %v", saved)
 	}
-	if c.disks["db1"].given > 0 {
+	if c.disks["db1"].gave() > 0 {
 		t.Error("the primary was copied from although a replica could be")
 	}
 	end, _ := c.leader().store.State().RebuildEndOf("db4")
@@ -93,14 +93,17 @@ func TestRebuildSurvivesTheLossOfItsDonor(t *testing.T) {
 	c, _ := errantCluster(t, nil)
 	held := make(chan struct{})
 	for _, id := range []fsm.NodeID{"db2", "db3"} {
-		c.disks[id].gate = held
+		d := c.disks[id]
+		d.mu.Lock()
+		d.gate = held
+		d.mu.Unlock()
 	}
 	c.leaveSync("db4")
 	donor := func() fsm.NodeID {
 		r, _ := c.leader().store.State().RebuildOf("db4")
 		return r.Donor
 	}
-	await(t, "a copy is given", func() bool { d := donor(); return d != "" && c.disks[d].given > 0 })
+	await(t, "a copy is given", func() bool { d := donor(); return d != "" && c.disks[d].gave() > 0 })
 	first := donor()
 	lost := c.node(first)
 	lost.host.change(func() { lost.host.reachable = false })
@@ -162,7 +165,7 @@ func TestADonorGivesOnlyWhatTheLogOrders(t *testing.T) {
 	defer cancel()
 	var out donateReply
 	err := c.node("db3").callNode(ctx, "db2", "copy_begin", donateRequest{Index: 3, Session: "s"}, &out)
-	if err == nil || !strings.Contains(err.Error(), "orders no rebuild") || c.disks["db2"].given > 0 {
+	if err == nil || !strings.Contains(err.Error(), "orders no rebuild") || c.disks["db2"].gave() > 0 {
 		t.Fatalf("a copy for the asking: %v", err)
 	}
 }

@@ -125,6 +125,10 @@ func (b *backend) Local() httpd.Local {
 		out.LastPhases[p.Name] = p.Took
 	}
 	out.Replication = replicationOf(o.Server)
+	out.Rebuild = rebuildOf(st, o)
+	if out.Rebuild.Active {
+		out.Role = api.RoleRebuilding
+	}
 	b.timed(l, &out)
 	return out
 }
@@ -218,4 +222,14 @@ func replicationOf(sv fsm.ServerStatus) httpd.Replication {
 		r.Lag = &lag
 	}
 	return r
+}
+
+// rebuildOf is the node as one whose data is of no use.
+func rebuildOf(st fsm.State, o fsm.Observation) httpd.Rebuild {
+	r, ordered := st.RebuildOf(o.Node)
+	out := httpd.Rebuild{Cause: string(o.Rebuild.Cause), Active: ordered, Received: o.Rebuild.Received, Size: o.Rebuild.Size}
+	if ordered && out.Cause == "" {
+		out.Cause = string(r.Cause)
+	}
+	return out
 }
