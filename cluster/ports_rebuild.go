@@ -32,6 +32,8 @@ type Rebuilder interface {
 	Adopt(ctx context.Context) error
 	// Finish removes the old data. Only when the copy has proven good, or the old data is of no use.
 	Finish() error
+	// Progress is how much of a copy has arrived that comes past the stream; ok only while one does.
+	Progress(ctx context.Context) (received, size int64, ok bool)
 	// SaveErrant writes what this host's binary logs hold beyond a history to a file, and lists it. No transactions: no file.
 	SaveErrant(ctx context.Context, history string) (file string, gtids []string, err error)
 }
@@ -49,4 +51,9 @@ type Incoming struct {
 	Size      int64
 	Stream    io.Reader
 	HistoryAt func(ctx context.Context, file string, offset int64) (string, error)
+	// Host and Port are the donor's mysqld, Rate the bytes per second it shall give at most, 0 for no limit: for a server that copies by itself,
+	// whose donor's stream is empty.
+	Host string
+	Port uint16
+	Rate int64
 }

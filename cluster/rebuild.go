@@ -186,6 +186,9 @@ func (r *rebuilds) run(ctx context.Context, order fsm.Rebuilding, whole bool) er
 		return err
 	}
 	return r.n.exec.action(ctx, func(ctx context.Context) error {
+		watching, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go r.measure(watching)
 		// The last question, after which nothing is left of the old data's rights.
 		if err := fsm.MayWipe(r.n.store.State(), r.n.cfg.Node, order.Index); err != nil {
 			return err
@@ -203,6 +206,18 @@ func (r *rebuilds) run(ctx context.Context, order fsm.Rebuilding, whole bool) er
 		}
 		return r.place(ctx)
 	})
+}
+
+// measure follows a copy that a server makes by itself while it is placed.
+func (r *rebuilds) measure(ctx context.Context) {
+	for ctx.Err() == nil {
+		if received, size, ok := r.n.cfg.Rebuilder.Progress(ctx); ok {
+			r.mu.Lock()
+			r.inbox, r.phase, r.received, r.size = nil, "receiving", received, size
+			r.mu.Unlock()
+		}
+		wait(ctx, copyPause/2)
+	}
 }
 
 // bringIntoUse goes on with a copy that is half in its place.
@@ -289,6 +304,7 @@ func (r *rebuilds) receive(ctx context.Context, order fsm.Rebuilding) error {
 	if err := r.call(ctx, order.Donor, "copy_begin", begin, &reply); err != nil {
 		return err
 	}
+	from, _ := r.n.store.State().Member(order.Donor)
 	inbox := transfer.NewInbox(ctx, transfer.InboxConfig{Fetch: r.fetch(order.Donor, begin.Session), Patience: linkPatience, Pause: copyPause / 4})
 	defer inbox.Close()
 	r.mu.Lock()
@@ -296,6 +312,7 @@ func (r *rebuilds) receive(ctx context.Context, order fsm.Rebuilding) error {
 	r.mu.Unlock()
 	r.n.log.Info("receiving a copy", "from", order.Donor, "rebuild", order.Index, "bytes", reply.Size)
 	err := r.n.cfg.Rebuilder.Receive(ctx, Incoming{ID: strconv.FormatUint(order.Index, 10), Size: reply.Size,
+		Host: from.Address, Port: from.MySQLPort, Rate: r.n.settings().RebuildRate,
 		Stream: &lastByte{inbox, func() { r.enter("preparing") }},
 		HistoryAt: func(ctx context.Context, file string, offset int64) (string, error) {
 			var out historyAtReply

@@ -223,6 +223,8 @@ func (d *disk) Adopt(context.Context) error {
 	return nil
 }
 
+func (d *disk) Progress(context.Context) (int64, int64, bool) { return 0, 0, false }
+
 func (d *disk) Finish() error {
 	if err := d.step("Finish"); err != nil {
 		return err

@@ -55,6 +55,7 @@ func TestRebuild(t *testing.T) {
 		old := s.primary()
 		s.loneDDL(old)
 		s.fault("kill-host", old)
+		s.fault("heal-all")
 		s.awaitNewPrimary(old)
 		s.fault("start-host", old)
 		s.rebuilt(old, "quarantined")
@@ -183,16 +184,21 @@ func (s *scenario) purge(host string) {
 	}
 }
 
-// loneDDL makes the primary log a statement that nobody acknowledges: its replicas are cut off first.
+// loneDDL makes the primary log a statement that nobody acknowledges: its replicas are cut off first. Soon after, its
+// lease ends and it is killed, because a commit waits.
 func (s *scenario) loneDDL(primary string) {
 	s.Helper()
-	s.fault("partition", primary+"/"+strings.Join(s.others(primary), ","))
 	db := s.manager(primary)
+	if err := db.PingContext(s.ctx); err != nil {
+		s.Fatal(err)
+	}
+	s.fault("partition", primary+"/"+strings.Join(s.others(primary), ","))
 	ctx, cancel := context.WithCancel(s.ctx)
 	s.Cleanup(cancel)
 	go func() { _, _ = db.ExecContext(ctx, "CREATE TABLE highbase.lone (id INT PRIMARY KEY)") }() // it never returns
-	err := Await(s.ctx, "the statement to be logged", func(context.Context) (bool, string) {
-		return s.hasTable(primary, "highbase", "lone"), "not there"
+	err := Await(s.ctx, "the statement to be carried out", func(ctx context.Context) (bool, string) {
+		exit, out, err := s.Command(ctx, primary, "test", "-e", s.host(primary).Datadir+"/highbase/lone.frm")
+		return exit == 0 && err == nil, fmt.Sprint(out, err)
 	})
 	if err != nil {
 		s.Fatal(err)

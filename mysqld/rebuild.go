@@ -71,7 +71,15 @@ type rebuildMark struct {
 	// State is MariaDB's gtid_binlog_state at the copy's position, the latest
 	// transaction of each domain last.
 	State string `json:"state"`
+	// MySQL: whom to clone from, how fast, and since when (the server's clock).
+	Host  string `json:"host,omitempty"`
+	Port  uint16 `json:"port,omitempty"`
+	Rate  int64  `json:"rate,omitempty"`
+	Began string `json:"began,omitempty"`
 }
+
+// clones tells that the server copies by itself.
+func (r *Rebuild) clones() bool { return r.cfg.Server.cfg.Dialect == "mysql" }
 
 // workName is the directory that a rebuild works in.
 const workName = ".highbase-rebuild"

@@ -12,16 +12,17 @@ func (n *node) errant(known string) Errant {
 	n.t.Helper()
 	index, err := FindBinlogIndex(n.dataDir())
 	n.must(err)
-	e, err := FindErrant("mariadb", index, known)
+	e, err := FindErrant(n.kind.dialect, index, known)
 	n.must(err)
 	return e
 }
 
 // TestErrantTransactionsAreListed: written on a replica, between others of the
 // primary's and over two files, while the server runs.
-func TestErrantTransactionsAreListed(t *testing.T) {
-	t.Parallel()
-	nodes := cluster(t, 2, false)
+func TestErrantTransactionsAreListed(t *testing.T) { onMariaDB(t, testErrantTransactionsAreListed) }
+
+func testErrantTransactionsAreListed(t *testing.T, k *kind) {
+	nodes := cluster(t, k, 2, false)
 	primary, replica := nodes[0], nodes[1]
 	ctx := testContext(t)
 	primary.must(primary.insert(ctx, 3))

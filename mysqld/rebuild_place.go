@@ -31,6 +31,9 @@ func (r *Rebuild) Place(ctx context.Context) error {
 	default:
 		return fmt.Errorf("placing a copy: %w: the rebuild is at %q", ErrStage, m.Stage)
 	}
+	if r.clones() {
+		return r.placeClone(ctx, m)
+	}
 	// Killed, not stopped: what it would still do is thrown away anyway, and a
 	// clean stop would tell waiting clients success.
 	if err := r.cfg.Service.Kill(ctx); err != nil {

@@ -29,6 +29,11 @@ type Incoming struct {
 	// StateAt asks the donor for its gtid_binlog_state at a place in its binary
 	// log (Server.StateAt).
 	StateAt func(ctx context.Context, file string, offset int64) (string, error)
+	// Host and Port are the donor's server, Rate the bytes per second to take from
+	// it at most, 0 for no limit: MySQL clones by itself, and its stream is empty.
+	Host string
+	Port uint16
+	Rate int64
 }
 
 // Receive unpacks a copy beside the data and makes it consistent. The server and
@@ -56,6 +61,9 @@ func (r *Rebuild) receive(ctx context.Context, in Incoming) error {
 	}
 	if err := r.makeWork(); err != nil {
 		return err
+	}
+	if r.clones() {
+		return r.receiveClone(ctx, in)
 	}
 	if err := r.checkSpace(in.Size); err != nil {
 		return err

@@ -11,6 +11,19 @@ import (
 	"testing"
 )
 
+// onMariaDB runs a test on the installed MariaDB: the backup tool must be of the
+// server's version, and MySQL needs none.
+func onMariaDB(t *testing.T, test func(*testing.T, *kind)) {
+	eachServer(t, func(t *testing.T, k *kind) {
+		k.only(t, "mariadb", "it copies by CLONE")
+		if k.unpacked {
+			t.Skipf("skipping on %s: there is no backup tool of its version", k.name)
+		}
+		needBackupTool(t)
+		test(t, k)
+	})
+}
+
 // needBackupTool skips where mariadb-backup is not installed.
 func needBackupTool(t *testing.T) {
 	t.Helper()
@@ -56,8 +69,8 @@ func (n *node) receive(donor *node) {
 
 // errantReplica gives a primary, a replica that follows, and one that holds
 // transactions of its own.
-func errantReplica(t *testing.T) (primary, donor, errant *node) {
-	nodes := cluster(t, 3, false)
+func errantReplica(t *testing.T, k *kind) (primary, donor, errant *node) {
+	nodes := cluster(t, k, 3, false)
 	primary, donor, errant = nodes[0], nodes[1], nodes[2]
 	primary.must(primary.insert(testContext(t), 50))
 	sameRows(t, primary, donor)
@@ -66,10 +79,10 @@ func errantReplica(t *testing.T) (primary, donor, errant *node) {
 	return primary, donor, errant
 }
 
-func TestRebuild(t *testing.T) {
-	t.Parallel()
-	needBackupTool(t)
-	primary, donor, errant := errantReplica(t)
+func TestRebuild(t *testing.T) { onMariaDB(t, testRebuild) }
+
+func testRebuild(t *testing.T, k *kind) {
+	primary, donor, errant := errantReplica(t, k)
 	ctx := testContext(t)
 	writing, stop := context.WithCancel(ctx)
 	written := make(chan error, 1)
@@ -108,10 +121,10 @@ func TestRebuild(t *testing.T) {
 
 // TestRebuiltHistoryIsTheDonors: a copy must be able to tell a branch from its
 // own past, so it knows every writer the donor knew.
-func TestRebuiltHistoryIsTheDonors(t *testing.T) {
-	t.Parallel()
-	needBackupTool(t)
-	nodes := cluster(t, 2, false)
+func TestRebuiltHistoryIsTheDonors(t *testing.T) { onMariaDB(t, testRebuiltHistoryIsTheDonors) }
+
+func testRebuiltHistoryIsTheDonors(t *testing.T, k *kind) {
+	nodes := cluster(t, k, 2, false)
 	first, second := nodes[0], nodes[1]
 	ctx := testContext(t)
 	first.must(first.insert(ctx, 10))
@@ -136,11 +149,11 @@ func TestRebuiltHistoryIsTheDonors(t *testing.T) {
 }
 
 // TestRebuildOfAnEmptyHost: a new host has no data at all.
-func TestRebuildOfAnEmptyHost(t *testing.T) {
-	t.Parallel()
-	needBackupTool(t)
-	nodes := cluster(t, 1, false)
-	primary, empty := nodes[0], newNode(t, 2)
+func TestRebuildOfAnEmptyHost(t *testing.T) { onMariaDB(t, testRebuildOfAnEmptyHost) }
+
+func testRebuildOfAnEmptyHost(t *testing.T, k *kind) {
+	nodes := cluster(t, k, 1, false)
+	primary, empty := nodes[0], newNode(t, k, 2)
 	ctx := testContext(t)
 	primary.must(primary.insert(ctx, 10))
 	if err := os.RemoveAll(empty.dataDir()); err != nil {
@@ -160,9 +173,11 @@ func TestRebuildOfAnEmptyHost(t *testing.T) {
 // TestRebuildSurvivesACrashAtEachMove: Place is cut off after every number of
 // moves, as by a crash, and goes on from what is on disk.
 func TestRebuildSurvivesACrashAtEachMove(t *testing.T) {
-	t.Parallel()
-	needBackupTool(t)
-	primary, donor, errant := errantReplica(t)
+	onMariaDB(t, testRebuildSurvivesACrashAtEachMove)
+}
+
+func testRebuildSurvivesACrashAtEachMove(t *testing.T, k *kind) {
+	primary, donor, errant := errantReplica(t, k)
 	ctx := testContext(t)
 	errant.receive(donor)
 	errant.must(errant.service.Kill(ctx))
@@ -214,10 +229,10 @@ func (c *cutStream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func TestRebuildRefusesHalfACopy(t *testing.T) {
-	t.Parallel()
-	needBackupTool(t)
-	primary, donor, errant := errantReplica(t)
+func TestRebuildRefusesHalfACopy(t *testing.T) { onMariaDB(t, testRebuildRefusesHalfACopy) }
+
+func testRebuildRefusesHalfACopy(t *testing.T, k *kind) {
+	primary, donor, errant := errantReplica(t, k)
 	ctx := testContext(t)
 	d := donor.donate()
 	gone := errors.New("the donor is gone")
@@ -246,19 +261,20 @@ func TestRebuildRefusesHalfACopy(t *testing.T) {
 	}
 }
 
-func TestRebuildNeedsSpace(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, 1)
+func TestRebuildNeedsSpace(t *testing.T) { onMariaDB(t, testRebuildNeedsSpace) }
+
+func testRebuildNeedsSpace(t *testing.T, k *kind) {
+	n := newNode(t, k, 1)
 	err := n.rebuild().Receive(testContext(t), Incoming{ID: "1", Size: 1 << 60, Stream: strings.NewReader("")})
 	if !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "MiB are free") {
 		t.Fatalf("a copy larger than the disk: %v", err)
 	}
 }
 
-func TestDonateRefusesABrokenBackup(t *testing.T) {
-	t.Parallel()
-	needBackupTool(t)
-	n := newNode(t, 1)
+func TestDonateRefusesABrokenBackup(t *testing.T) { onMariaDB(t, testDonateRefusesABrokenBackup) }
+
+func testDonateRefusesABrokenBackup(t *testing.T, k *kind) {
+	n := newNode(t, k, 1)
 	n.start(StartOptions{})
 	d := n.donate()
 	n.must(n.service.Kill(testContext(t)))

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 )
 
 // headerHead carries the JSON part of a Blob.
@@ -38,6 +39,7 @@ func (s *Server) sendBlob(w http.ResponseWriter, r *http.Request, b Blob) {
 	}
 	w.Header().Set(headerHead, string(head))
 	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.Itoa(len(b.Data)))
 	w.WriteHeader(http.StatusOK)
 	if _, err := w.Write(b.Data); err != nil {
 		// The caller is gone and asks again.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -185,7 +186,12 @@ func exchange(link *http.Transport, req *http.Request, peer Peer) (header http.H
 	case err != nil:
 		return nil, nil, 0, fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	}
-	body, err = readAtMost(resp.Body, MaxAnswer)
+	if n := resp.ContentLength; n > 0 && n <= MaxAnswer {
+		body = make([]byte, n)
+		_, err = io.ReadFull(resp.Body, body)
+	} else {
+		body, err = readAtMost(resp.Body, MaxAnswer)
+	}
 	if err = errors.Join(err, resp.Body.Close()); err != nil {
 		return nil, nil, 0, fmt.Errorf("%w: reading it: %w", ErrNoAnswer, err)
 	}

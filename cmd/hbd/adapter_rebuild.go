@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/highbase/highbase/cluster"
@@ -104,6 +105,9 @@ func (r *rebuilder) Empty() (bool, error) {
 }
 
 func (r *rebuilder) Donate(ctx context.Context) (io.ReadCloser, int64, error) {
+	if r.database.dialect == dialectMySQL {
+		return r.donateClone(ctx)
+	}
 	if err := os.MkdirAll(r.scratch, 0o700); err != nil {
 		return nil, 0, fmt.Errorf("making a directory for the backup: %w", err)
 	}
@@ -112,6 +116,19 @@ func (r *rebuilder) Donate(ctx context.Context) (io.ReadCloser, int64, error) {
 		return nil, 0, err
 	}
 	return d, d.Size, nil
+}
+
+// donateClone has nothing to give: MySQL gives it by itself to whoever has the replication account.
+func (r *rebuilder) donateClone(ctx context.Context) (io.ReadCloser, int64, error) {
+	size, err := r.database.server.CloneSize(ctx)
+	return io.NopCloser(strings.NewReader("")), size, err
+}
+
+func (r *rebuilder) Progress(ctx context.Context) (received, size int64, ok bool) {
+	if r.database.dialect != dialectMySQL {
+		return 0, 0, false
+	}
+	return r.database.server.CloneProgress(ctx)
 }
 
 func (r *rebuilder) HistoryAt(ctx context.Context, file string, offset int64) (string, error) {
@@ -123,7 +140,8 @@ func (r *rebuilder) Receive(ctx context.Context, in cluster.Incoming) error {
 	if err != nil {
 		return err
 	}
-	err = b.Receive(ctx, mysqld.Incoming{ID: in.ID, Size: in.Size, Stream: in.Stream, StateAt: in.HistoryAt})
+	err = b.Receive(ctx, mysqld.Incoming{ID: in.ID, Size: in.Size, Stream: in.Stream, StateAt: in.HistoryAt,
+		Host: in.Host, Port: in.Port, Rate: in.Rate})
 	if errors.Is(err, mysqld.ErrNoSpace) {
 		return fmt.Errorf("%w: %w", cluster.ErrNoRoom, err)
 	}
