@@ -49,9 +49,16 @@ func (r *rebuilds) copy() fsm.Copy {
 	if err != nil {
 		r.n.stats.note(r.n.log, "reading how far a rebuild has come", err)
 	}
+	empty := false
+	if r.n.cfg.Prober.Server().State == fsm.ServerDown && stage.Copy == fsm.CopyNone {
+		// Where nobody knows where the data would be, it is not called empty.
+		if empty, err = r.n.cfg.Rebuilder.Empty(); err != nil {
+			r.n.stats.note(r.n.log, "looking whether there is data", err)
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return fsm.Copy{Stage: stage.Copy, Of: indexOf(stage.ID), Running: r.running}
+	return fsm.Copy{Stage: stage.Copy, Of: indexOf(stage.ID), Running: r.running, Empty: empty}
 }
 
 func indexOf(id string) uint64 {

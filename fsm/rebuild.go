@@ -216,4 +216,5 @@ type Copy struct {
 	Stage   CopyStage
 	Of      uint64
 	Running bool // it is being worked on at this moment
+	Empty   bool // mysqld is down and there is no data that it could run on
 }

@@ -114,6 +114,9 @@ func init() {
 		{code: "rebuild.run", name: "the copy is in use", node: "db3", make: rebuildingScene, edit: func(c *scene, l *Local) { copying(CopyAdopted, c.s.Rebuilds[0].Index)(c, l) }},
 		{code: "rebuild.useless", name: "found errant again", hits: true, node: "db3", edit: func(c *scene, l *Local) { copying(CopyAdopted, 3)(c, l); l.Quarantine = "errant" }, acts: []ActionKind{ActRebuild}},
 		{code: "rebuild.useless", name: "good", node: "db3", edit: copying(CopyAdopted, 3)},
+		{code: "node.empty", name: "a new host", hits: true, node: "db3", edit: func(_ *scene, l *Local) { l.Copy.Empty = true; l.Server.State = ServerDown }, acts: []ActionKind{ActNone}},
+		{code: "node.empty", name: "while nobody is primary", hits: true, node: "db3", make: begunTakeover, edit: func(_ *scene, l *Local) { l.Copy.Empty = true; l.Server.State = ServerDown }, acts: []ActionKind{ActNone}},
+		{code: "node.empty", name: "only down", node: "db3", edit: func(_ *scene, l *Local) { l.Server.State = ServerDown }},
 		{code: "rebuild.done", name: "follows", hits: true, node: "db3", edit: copying(CopyAdopted, 3), acts: []ActionKind{ActRebuild}},
 		{code: "rebuild.done", name: "does not follow yet", node: "db3", edit: func(c *scene, l *Local) { copying(CopyAdopted, 3)(c, l); l.Server.IORunning = false }},
 	}...)

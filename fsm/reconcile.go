@@ -150,6 +150,7 @@ var rows = []Row{
 	{"rebuild.useless", "the copy has what the primary lacks: the rebuild has failed", func(p *place) bool { return p.l.Copy.Stage == CopyAdopted && p.l.Quarantine != "" }, []ActionKind{ActRebuild}},
 	{"node.quarantined", "kept out until a human has looked", func(p *place) bool { return p.l.Quarantine != "" }, []ActionKind{ActNone}},
 	{"node.not-fresh", "the applied state may be old: no leader has been heard since hbd started", func(p *place) bool { return !p.l.Fresh }, []ActionKind{ActNone}},
+	{"node.empty", "has no data yet: a start would make an empty server", func(p *place) bool { return p.l.Copy.Empty && !p.isPrimary() }, []ActionKind{ActNone}},
 	{"frozen.start", "mysqld is down on a replica whose answer is needed", func(p *place) bool {
 		return p.s.Primary == "" && !p.tail() && p.l.Server.State == ServerDown
 	}, []ActionKind{ActStart}},

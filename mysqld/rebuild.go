@@ -205,11 +205,17 @@ func sameFileSystem(a, b string) (bool, error) {
 }
 
 // HasData tells whether a data directory holds a server's data at all: a new
-// host has none, and its server cannot be started.
+// host has none. The system tables count, not InnoDB's files: a server that is
+// started on nothing makes those before it gives up.
 func HasData(dataDir string) (bool, error) {
-	_, err := os.Stat(filepath.Join(dataDir, "ibdata1"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+	for _, name := range []string{"mysql.ibd", "mysql/global_priv.frm", "mysql/user.frm"} { // MySQL, MariaDB, MariaDB before 10.4
+		_, err := os.Stat(filepath.Join(dataDir, name))
+		if err == nil {
+			return true, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return false, fmt.Errorf("looking for data in %s: %w", dataDir, err)
+		}
 	}
-	return err == nil, err
+	return false, nil
 }
