@@ -138,3 +138,15 @@ func rebuildOf(st fsm.State, obs fsm.Observation) *api.Rebuild {
 	}
 	return out
 }
+
+// rebuildNote is the same in a few words.
+func rebuildNote(r api.Rebuild) string {
+	note := fmt.Sprintf("rebuilt from %s: %s", r.From, r.Phase)
+	if r.Phase == "receiving" && r.Size > 0 {
+		note += fmt.Sprintf(" %.0f %%, %.0f MiB/s", r.Percent, r.Rate/(1<<20))
+	}
+	if r.LeftSeconds != nil {
+		note += fmt.Sprintf(", %v left", (time.Duration(*r.LeftSeconds) * time.Second))
+	}
+	return note
+}

@@ -65,7 +65,7 @@ func (n *Node) statusNodes(st fsm.State, v fsm.View, out *api.Status) {
 			}
 		}
 		if node.Rebuild = rebuildOf(st, nv.Obs); node.Rebuild != nil {
-			node.Role = api.RoleRebuilding
+			node.Role, node.Note = api.RoleRebuilding, rebuildNote(*node.Rebuild)
 		}
 		if nv.Obs.VIPHeld && nv.Obs.GateOpen && v.Now-nv.At < 2*time.Second {
 			holder = string(m.ID)
