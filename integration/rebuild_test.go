@@ -55,9 +55,8 @@ func TestRebuild(t *testing.T) {
 		old := s.primary()
 		s.loneDDL(old)
 		s.fault("kill-host", old)
-		s.fault("heal-all")
 		s.awaitNewPrimary(old)
-		s.fault("start-host", old)
+		s.fault("heal-all") // starts the host as well
 		s.rebuilt(old, "quarantined")
 		if s.hasTable(old, "highbase", "lone") {
 			s.Errorf("%s still has the table that nobody acknowledged", old)

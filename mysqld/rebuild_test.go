@@ -75,6 +75,9 @@ func errantReplica(t *testing.T, k *kind) (primary, donor, errant *node) {
 	primary.must(primary.insert(testContext(t), 50))
 	sameRows(t, primary, donor)
 	sameRows(t, primary, errant)
+	if k.dialect == "mysql" {
+		errant.sql("SET GLOBAL super_read_only=0", "SET GLOBAL read_only=1")
+	}
 	errant.sql("INSERT INTO app.t (v) VALUES ('errant')")
 	return primary, donor, errant
 }
