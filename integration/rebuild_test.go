@@ -55,6 +55,7 @@ func TestRebuild(t *testing.T) {
 		old := s.primary()
 		s.loneDDL(old)
 		s.fault("kill-host", old)
+		s.fault("heal", clientHost)
 		s.awaitNewPrimary(old)
 		s.fault("heal-all") // starts the host as well
 		s.rebuilt(old, "quarantined")
@@ -183,14 +184,15 @@ func (s *scenario) purge(host string) {
 	}
 }
 
-// loneDDL makes the primary log a statement that nobody acknowledges: its replicas are cut off first. Soon after, its
-// lease ends and it is killed, because a commit waits.
+// loneDDL makes the primary log a statement that nobody acknowledges: its replicas are cut off first, and before them the
+// clients, because behind a row that waits the statement would not be logged. Soon after, its lease ends and it is killed.
 func (s *scenario) loneDDL(primary string) {
 	s.Helper()
 	db := s.manager(primary)
 	if err := db.PingContext(s.ctx); err != nil {
 		s.Fatal(err)
 	}
+	s.fault("cut", clientHost)
 	s.fault("partition", primary+"/"+strings.Join(s.others(primary), ","))
 	ctx, cancel := context.WithCancel(s.ctx)
 	s.Cleanup(cancel)
