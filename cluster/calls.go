@@ -61,6 +61,7 @@ func (n *Node) register() {
 	}))
 	n.server.Handle("clients", typed(n.onClients))
 	n.server.Handle("hand_over", typed(n.onHandOver))
+	n.registerRebuild()
 }
 
 var errNotMember = errors.New("this node belongs to no cluster yet")

@@ -30,6 +30,7 @@ type Config struct {
 	Addresser Addresser // nil on a witness
 	Clients   Clients   // nil on a witness; clients of a lost primary then wait for their own time limits
 	Fencer    Fencer    // may be nil
+	Rebuilder Rebuilder // may be nil: this host can neither be rebuilt nor be copied from
 
 	HandoverTimeout time.Duration // how long a shutting down primary waits for its successor
 	Logger          *slog.Logger

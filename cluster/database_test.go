@@ -126,6 +126,9 @@ func (h *host) Follow(ctx context.Context, address string, port uint16, sync boo
 	if h.gate > now() {
 		h.w.breach("%s: becomes a replica with its gate open", h.id)
 	}
+	if !h.within(src) && h.errant {
+		return errors.New("error 1236")
+	}
 	if !h.within(src) {
 		h.w.breach("%s: follows %s and has %s, %s has %s", h.id, src.id, h.received(), src.id, place(src.log))
 		return errors.New("error 1236")

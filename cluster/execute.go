@@ -30,7 +30,7 @@ func (n *Node) carryOut(ctx context.Context, actions []fsm.Action) {
 			}
 			break
 		}
-		if a.Kind != fsm.ActFollow && a.Kind != fsm.ActReconnect || now()-start > 5*time.Millisecond {
+		if a.Kind != fsm.ActFollow && a.Kind != fsm.ActReconnect && a.Kind != fsm.ActRebuild || now()-start > 5*time.Millisecond {
 			n.log.Info("action", "action", a.Kind, "rule", a.Rule, "epoch", a.Epoch, "took", (now() - start).Round(100*time.Microsecond))
 		}
 	}
@@ -105,6 +105,9 @@ func (n *Node) execute(ctx context.Context, a fsm.Action) error {
 		return n.unblockAll()
 	case fsm.ActBlock, fsm.ActPrepare, fsm.ActAsync, fsm.ActSyncOff, fsm.ActCoverPort, fsm.ActUncover:
 		return n.executeSync(ctx, a)
+	case fsm.ActRebuild:
+		n.rebuilds.wanted()
+		return nil
 	case fsm.ActCloseGate, fsm.ActNone:
 		return nil
 	}

@@ -117,6 +117,8 @@ type testCluster struct {
 	// timing is that of every node but those named in voters: they vote and never stand for election within a test.
 	timing raftnode.Timing
 	voters []fsm.NodeID
+	// disks make rebuilds possible: what a host's disk holds of one, which survives its hbd.
+	disks map[fsm.NodeID]*disk
 	// witnesses have a vote and no database.
 	witnesses []fsm.NodeID
 }
@@ -184,6 +186,9 @@ func (c *testCluster) config(m *member) Config {
 		OnStuck: func(reason string) { c.t.Errorf("%s is stuck: %s", m.id, reason) }}
 	if c.clients != nil {
 		cfg.Clients = c.clients(m.id)
+	}
+	if c.disks != nil {
+		cfg.Rebuilder, cfg.Database = c.disks[m.id], historian{m.host}
 	}
 	if slices.Contains(c.witnesses, m.id) {
 		cfg.Prober, cfg.Database, cfg.Service, cfg.Addresser = nil, nil, nil, nil

@@ -40,6 +40,7 @@ type host struct {
 	io, sql   bool
 	ack       bool // acknowledges as a replica
 	stalled   bool // executes nothing for now
+	errant    bool // the test wrote something here that nobody else has
 	ackedBy   map[fsm.NodeID]uint64
 	pending   []uint64 // commits that wait for their acknowledgement, whether or not their client still does
 	barrier   uint64   // epoch whose barrier was acknowledged ...

@@ -52,6 +52,9 @@ type Node struct {
 	nudges nudges
 	sync   syncState
 
+	rebuilds  *rebuilds
+	donations *donations
+
 	wake   chan struct{} // local loop
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -96,6 +99,7 @@ func (n *Node) open() error {
 	n.holder = newHolder(n)
 	n.grantor = newGrantor(n)
 	n.clients = newClients(n)
+	n.rebuilds, n.donations = newRebuilds(n), newDonations(n)
 	n.client = rpc.NewClient(rpc.ClientConfig{Self: n.identity})
 	n.server = rpc.NewServer(rpc.ServerConfig{Self: n.identity, Authorize: n.authorize, Log: n.log.With("part", "rpc")})
 	n.register()
@@ -163,7 +167,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer stop()
 	loops := []func(context.Context){n.peers.run, n.confirmFresh, n.followLoop}
 	if n.cfg.Prober != nil {
-		loops = append(loops, n.cfg.Prober.Run, n.holder.run)
+		loops = append(loops, n.cfg.Prober.Run, n.holder.run, n.rebuilds.watch, n.donations.watch)
 	}
 	if n.cfg.Clients != nil {
 		loops = append(loops, n.clients.share)

@@ -34,6 +34,7 @@ func (n *Node) observation() fsm.Observation {
 	o.Server = n.cfg.Prober.Server()
 	o.Incarnation, o.Whole = n.incarnation(o.Server, p)
 	o.Held = p.own()
+	o.Rebuild = n.rebuilds.need(p)
 	o.KernelGate = n.cfg.Addresser.KernelGate()
 	for _, a := range n.cfg.Addresser.Addresses() {
 		o.VIPHeld = o.VIPHeld || a.Held
@@ -112,5 +113,6 @@ func (n *Node) gather(st fsm.State) fsm.Local {
 	}
 	l.Confirmed, l.PortGated = n.confirmed(st), n.cfg.Addresser.PortGated()
 	l.SyncOff, l.Prepared, _ = n.sync.read()
+	l.Copy = n.rebuilds.copy()
 	return l
 }

@@ -28,6 +28,8 @@ type Promises struct {
 	ChainEpoch   uint64 `json:"chain_epoch"`   // epoch to come, whose primary-to-be it follows already ...
 	ChainID      string `json:"chain_id"`      // ... and this was its incarnation when it began to
 	Quarantine   string `json:"quarantine"`
+	// Cause is why a quarantined node's data is of no use; "" in the promises of a version that did not know.
+	Cause fsm.RebuildCause `json:"cause,omitempty"`
 }
 
 type promises struct{ file *identity.Durable[Promises] }

@@ -34,7 +34,7 @@ func (n *Node) mustBeContained(ctx context.Context, a fsm.Action) error {
 		return err
 	}
 	pos, err := n.cfg.Database.Position(ctx)
-	return errors.Join(err, n.quarantine(fmt.Sprintf("errant transactions: this node executed %s, and the primary %s of epoch %d lacks some of it", pos, a.Target, a.Epoch)))
+	return errors.Join(err, n.quarantineFor(fsm.RebuildErrant, fmt.Sprintf("errant transactions: this node executed %s, and the primary %s of epoch %d lacks some of it", pos, a.Target, a.Epoch)))
 }
 
 // repoint turns replication to src. That this epoch is followed, and by which incarnation, is promised before the first byte of it can arrive: a
@@ -226,10 +226,14 @@ func (n *Node) finishReturn(ctx context.Context, a fsm.Action, src fsm.Member) e
 	return n.repoint(ctx, a, src)
 }
 
-// quarantine keeps this node out until a human has looked. It changes nothing on it.
+// quarantine keeps this node out until its data is replaced or a human has looked. It changes nothing on it.
 func (n *Node) quarantine(reason string) error {
-	n.log.Error("quarantined", "node", n.cfg.Node, "reason", reason)
-	if err := n.promises.update(func(p *Promises) { p.Quarantine = reason }); err != nil {
+	return n.quarantineFor(fsm.RebuildQuarantined, reason)
+}
+
+func (n *Node) quarantineFor(cause fsm.RebuildCause, reason string) error {
+	n.log.Error("quarantined", "node", n.cfg.Node, "cause", cause, "reason", reason)
+	if err := n.promises.update(func(p *Promises) { p.Quarantine, p.Cause = reason, cause }); err != nil {
 		return err
 	}
 	return errors.New("quarantined: " + reason)

@@ -64,6 +64,9 @@ func (n *Node) statusNodes(st fsm.State, v fsm.View, out *api.Status) {
 				out.GateKernel = false
 			}
 		}
+		if node.Rebuild = rebuildOf(st, nv.Obs); node.Rebuild != nil {
+			node.Role, node.Note = api.RoleRebuilding, rebuildNote(*node.Rebuild)
+		}
 		if nv.Obs.VIPHeld && nv.Obs.GateOpen && v.Now-nv.At < 2*time.Second {
 			holder = string(m.ID)
 		}

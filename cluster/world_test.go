@@ -134,6 +134,10 @@ func (w *world) connected(h *host) *host {
 func (w *world) replicate(h *host) {
 	if src := w.connected(h); src != nil {
 		if !h.within(src) {
+			if h.errant {
+				h.io = false
+				return
+			}
 			w.breach("%s replicates from %s and has transactions that %s lacks: %s, %s", h.id, src.id, src.id, h.received(), place(src.log))
 			h.io = false
 			return

@@ -49,6 +49,10 @@ func Apply(s State, index uint64, c Command) (State, error) {
 		err = next.applyAbandon(*c.Abandon)
 	case c.AcceptLoss != nil:
 		err = next.applyAcceptLoss(*c.AcceptLoss, c.At)
+	case c.Rebuild != nil:
+		err = next.applyRebuild(*c.Rebuild, index, c.At)
+	case c.Rebuilt != nil:
+		err = next.applyRebuilt(*c.Rebuilt, c.At)
 	case c.SetPause != nil:
 		next.applyPause(*c.SetPause, c.At)
 	default:

@@ -93,6 +93,9 @@ func (s *State) mayPromote(c Promote) error {
 	if !ok || m.Role != RoleData {
 		return refuse("%q is not a data node of the cluster", c.To)
 	}
+	if _, running := s.RebuildOf(c.To); running {
+		return refuse("%s is being rebuilt", c.To)
+	}
 	if err := s.maySync(c); err != nil {
 		return err
 	}
@@ -130,7 +133,7 @@ func (s *State) mayPromote(c Promote) error {
 func (s *State) maySync(c Promote) error {
 	for i, sm := range c.Members {
 		m, ok := s.Member(sm.Node)
-		if !ok || m.Role != RoleData || sm.Node == c.To || slices.ContainsFunc(c.Members[:i], func(o SyncMember) bool { return o.Node == sm.Node }) {
+		if !ok || m.Role != RoleData || sm.Node == c.To || s.beingRebuilt(sm.Node) || slices.ContainsFunc(c.Members[:i], func(o SyncMember) bool { return o.Node == sm.Node }) {
 			return refuse("%q cannot be in the new sync set", sm.Node)
 		}
 	}

@@ -41,6 +41,8 @@ type Command struct {
 	Abandon    *Abandon    `json:"abandon,omitempty"`
 	AcceptLoss *AcceptLoss `json:"accept_loss,omitempty"`
 	SetPause   *SetPause   `json:"set_pause,omitempty"`
+	Rebuild    *Rebuild    `json:"rebuild,omitempty"`
+	Rebuilt    *Rebuilt    `json:"rebuilt,omitempty"`
 }
 
 // Bootstrap makes the cluster, once. It names the first primary.
@@ -195,6 +197,10 @@ func (c Command) Name() string {
 		return "abandon"
 	case c.AcceptLoss != nil:
 		return "accept_loss"
+	case c.Rebuild != nil:
+		return "rebuild"
+	case c.Rebuilt != nil:
+		return "rebuilt"
 	}
 	return "empty"
 }

@@ -280,6 +280,12 @@ var elsewhere = map[string]string{
 	"replica.unknown":     "mysqld is looked at at once",
 	"replica.frozen":      "the log is applied at once",
 	"replica.uncover":     "nobody is promoted while the port of the old primary is covered, unless a loss is accepted",
+
+	// Data is always good in the toy.
+	"rebuild.donor": "nothing is rebuilt", "rebuild.errant": "nothing is errant", "rebuild.purged": "nothing is purged",
+	"rebuild.quarantined": "nothing is errant", "rebuild.empty": "nobody is new", "rebuild.running": "nothing is rebuilt",
+	"rebuild.unfinished": "nothing is rebuilt", "rebuild.run": "nothing is rebuilt", "rebuild.useless": "nothing is rebuilt", "rebuild.done": "nothing is rebuilt",
+	"node.empty": "nobody is new",
 }
 
 func mustHaveActed(t *testing.T, acted map[string]bool) {

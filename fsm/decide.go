@@ -61,6 +61,7 @@ func init() {
 		{Code: "leader.blind", Why: "the Raft leader has no path to the primary, another voter has", Always: true, When: leaderBlind, Do: (*deciding).transferSighted},
 		{Code: "leader.placement", Why: "the Raft leader should not sit on the primary's host", Always: true, When: leaderMisplaced, Do: (*deciding).transfer},
 	}
+	decideRules = append(decideRules, rebuildRules()...)
 }
 
 type deciding struct {

@@ -114,7 +114,7 @@ func (d *deciding) newSet(to NodeID) []SyncMember {
 		for _, id := range d.s.DataNodes() {
 			a, ok := answerOf(d.v.Answers, id)
 			_, was := d.s.Sync.Member(id)
-			if id != to && ok && was == old && a.Epoch == d.s.Epoch && a.Held == 0 && a.Incarnation != "" && len(out) < d.s.setLimit() {
+			if id != to && ok && !d.s.beingRebuilt(id) && was == old && a.Epoch == d.s.Epoch && a.Held == 0 && a.Incarnation != "" && len(out) < d.s.setLimit() {
 				out = append(out, SyncMember{Node: id, Incarnation: a.Incarnation})
 			}
 		}

@@ -38,6 +38,9 @@ func commandSeeds(t testing.TB) []Command {
 		{Abandon: &Abandon{Epoch: 1, Index: 6, Reason: "late"}},
 		{At: sceneWall, AcceptLoss: &AcceptLoss{OpID: 2, Epoch: 2, To: "db3", Vouched: true, Actor: "ann"}},
 		{SetPause: &SetPause{Paused: true, By: "ann"}},
+		{Rebuild: &Rebuild{Node: "db3", Donor: "db2", Epoch: 1, Cause: RebuildErrant}},
+		{Rebuild: &Rebuild{Node: "db3", Donor: "db1", Epoch: 1, Cause: RebuildAsked, Actor: "ann", Confirmed: true}},
+		{Rebuilt: &Rebuilt{Node: "db3", Index: 7, Outcome: OutcomeDone}},
 	}
 }
 
@@ -45,7 +48,7 @@ func commandSeeds(t testing.TB) []Command {
 func stages(t *testing.T) []State {
 	out := []State{{}}
 	for _, make := range []func(*testing.T) *scene{steadyScene, begunTakeover, fencedTakeover, promotedTakeover, settledTakeover, switching, releasingTo, switched,
-		restartingPrimary, pausedScene, without, leaving, lowering, raising, accepted(fencedTakeover, vouched), unsettled(true)} {
+		restartingPrimary, pausedScene, without, leaving, lowering, raising, accepted(fencedTakeover, vouched), rebuildingScene, unsettled(true)} {
 		out = append(out, make(t).s)
 	}
 	return out
@@ -165,6 +168,7 @@ func TestCloneIsDeep(t *testing.T) {
 	full.Change = &SetChange{Kind: ChangeShrink, Node: "db3"}
 	full.Outside = []Outsider{{"db3", 4}}
 	full.Restarts = append(full.Restarts, sceneWall)
+	full.Rebuilds, full.Rebuilt = []Rebuilding{{Node: "db3"}}, []RebuildEnd{{Node: "db3"}}
 	full.Op.Excluded = []NodeID{"db2"}
 	full.Incidents[0].Fence = &Evidence{Kind: EvidenceHook}
 	full.Incidents[0].Phases = []PhaseTime{{Name: "drain"}}

@@ -34,6 +34,7 @@ type ServerStatus struct {
 	IOStalled      bool          `json:"io_stalled"`    // has not connected for longer than connecting takes: it tries about once a second
 	SQLRunning     bool          `json:"sql_running"`
 	ReplError      string        `json:"repl_error"`
+	IOErrno        int           `json:"io_errno"`         // what the receiver stopped with, 0 for none
 	Lag            *float64      `json:"lag"`              // seconds, nil when unknown
 	SourceSync     bool          `json:"source_sync"`      // semi-sync enabled as a source
 	ReplicaSync    bool          `json:"replica_sync"`     // semi-sync active as a replica
@@ -101,6 +102,17 @@ type Observation struct {
 	PortGated    bool          `json:"port_gated"`  // the gate covers its own port
 	SyncOff      uint64        `json:"sync_off"`    // outside since this index: its semi-sync was seen off after that
 	Phases       []PhaseTime   `json:"phases"`      // how long the steps of its last promotion or restart took
+	Rebuild      RebuildNeed   `json:"rebuild"`
+}
+
+// RebuildNeed is a node's own judgement that its data is of no use, and how far its rebuild is.
+type RebuildNeed struct {
+	Cause    RebuildCause  `json:"cause"`  // "" when there is no need
+	Reason   string        `json:"reason"` // in words
+	Phase    string        `json:"phase"`  // of the rebuild under way: "receiving", ...; "" when none is
+	Received int64         `json:"received"`
+	Size     int64         `json:"size"` // bytes to receive, about
+	Elapsed  time.Duration `json:"elapsed"`
 }
 
 // Health is a node's condition as the leader judges it.

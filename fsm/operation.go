@@ -127,6 +127,7 @@ const (
 	OutcomeDone       Outcome = "done"
 	OutcomeRolledBack Outcome = "rolled_back"
 	OutcomeSuperseded Outcome = "superseded" // another operation took its place, such as a failover after a failed restart
+	OutcomeFailed     Outcome = "failed"     // a rebuild that could not be carried out
 )
 
 // Incident is an ended operation as history keeps it.

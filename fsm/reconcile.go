@@ -31,6 +31,7 @@ type Local struct {
 	PortGated    bool     // the gate covers this node's own port
 	Leaving      bool     // hbd is shutting down
 	Stopping     bool     // hbd has given up the role and stops: it never serves again
+	Copy         Copy     // what a rebuild has done to this node's data
 }
 
 // ActionKind is one thing a node does to itself.
@@ -59,13 +60,14 @@ const (
 	ActAsync      ActionKind = "async"       // commits wait for nobody from now on
 	ActSyncOff    ActionKind = "sync_off"    // this node's acknowledgement does not count from now on
 	ActMend       ActionKind = "mend"        // put back settings that the guarantees rest on
+	ActRebuild    ActionKind = "rebuild"     // see to it that the rebuild under way goes on: it works beside the actions
 	ActNone       ActionKind = "none"        // wait; the row says for what
 )
 
 // ActionKinds lists every action, for the test that each has an executor.
 func ActionKinds() []ActionKind {
 	return []ActionKind{ActCloseGate, ActSelfFence, ActReleaseVIP, ActStart, ActKill, ActStopFollow, ActSourceSync, ActBarrier, ActOpen, ActFollow, ActReconnect, ActNudge, ActReturn, ActUnblock,
-		ActBlock, ActCoverPort, ActUncover, ActPrepare, ActAsync, ActSyncOff, ActMend, ActNone}
+		ActBlock, ActCoverPort, ActUncover, ActPrepare, ActAsync, ActSyncOff, ActMend, ActRebuild, ActNone}
 }
 
 // Action is one thing to do, by whose right.
@@ -109,6 +111,12 @@ func (p *place) mayServe() bool {
 // at once: the barrier may need its acknowledgement.
 func (p *place) handedOver() bool {
 	return p.s.Op != nil && p.s.Op.Step == StepPromoted && p.s.Op.Kind.Planned() && p.s.Op.ID == p.l.ReleasedOp
+}
+
+// copyDue: the log orders a rebuild of this node that has not brought its copy into use yet.
+func (p *place) copyDue() bool {
+	r, ok := p.s.RebuildOf(p.self)
+	return ok && p.l.Fresh && !(p.l.Copy.Stage == CopyAdopted && p.l.Copy.Of == r.Index)
 }
 
 func (p *place) serverUp() bool   { return p.l.Server.State == ServerUp }
@@ -184,8 +192,13 @@ var guardRows = []Row{
 
 // rows is the local table: the first that matches decides.
 var rows = []Row{
+	{"rebuild.running", "its data is being replaced by a copy", func(p *place) bool { return p.l.Copy.Running }, []ActionKind{ActNone}},
+	{"rebuild.unfinished", "a copy is half in its place: mysqld cannot run before it is whole", func(p *place) bool { return p.l.Copy.Stage == CopyPlacing }, []ActionKind{ActRebuild}},
+	{"rebuild.run", "the log orders its data replaced by a copy", (*place).copyDue, []ActionKind{ActRebuild}},
+	{"rebuild.useless", "the copy has what the primary lacks: the rebuild has failed", func(p *place) bool { return p.l.Copy.Stage == CopyAdopted && p.l.Quarantine != "" }, []ActionKind{ActRebuild}},
 	{"node.quarantined", "kept out until a human has looked", func(p *place) bool { return p.l.Quarantine != "" }, []ActionKind{ActNone}},
 	{"node.not-fresh", "the applied state may be old: no leader has been heard since hbd started", func(p *place) bool { return !p.l.Fresh }, []ActionKind{ActNone}},
+	{"node.empty", "has no data yet: a start would make an empty server", func(p *place) bool { return p.l.Copy.Empty && !p.isPrimary() }, []ActionKind{ActNone}},
 	{"frozen.start", "mysqld is down on a replica whose answer is needed", func(p *place) bool {
 		return p.s.Primary == "" && !p.tail() && p.l.Server.State == ServerDown
 	}, []ActionKind{ActStart}},
@@ -243,6 +256,7 @@ var rows = []Row{
 	}, []ActionKind{ActFollow}},
 	{"replica.unblock", "follows the new primary: the old one's traffic may pass again", func(p *place) bool { return len(p.l.Blocked) > 0 }, []ActionKind{ActUnblock}},
 	{"replica.uncover", "follows the new primary: its own port is for its own readers", func(p *place) bool { return p.l.PortGated }, []ActionKind{ActUncover}},
+	{"rebuild.done", "follows on its copy: the old data may go", func(p *place) bool { return p.l.Copy.Stage == CopyAdopted }, []ActionKind{ActRebuild}},
 	{"replica.following", "follows", func(*place) bool { return true }, []ActionKind{ActNone}},
 }
 

@@ -15,6 +15,15 @@ const (
 	OnServiceDownFailover ServiceDownPolicy = "failover" // fail over at once
 )
 
+// RebuildPolicy says whether a node whose data is of no use is rebuilt without a person.
+type RebuildPolicy string
+
+// The policies. Settings of before there was one are RebuildAuto.
+const (
+	RebuildAuto   RebuildPolicy = "auto"
+	RebuildManual RebuildPolicy = "manual"
+)
+
 // Settings are the thresholds and the policy by which all nodes judge alike. They live in the log. Every duration is a duration on one machine.
 type Settings struct {
 	Profile string `json:"profile"` // name of the timing profile they came from
@@ -48,6 +57,9 @@ type Settings struct {
 	PromoteTimeout time.Duration `json:"promote_timeout"` // promoted node must serve within, else another is tried
 	MaxUnapplied   int           `json:"max_unapplied"`   // switchover: the pause begins when the candidate has at most so many transactions to apply
 	MaxBehind      time.Duration `json:"max_behind"`      // switchover refuses a candidate that lags more
+
+	Rebuild     RebuildPolicy `json:"rebuild"`
+	RebuildRate int64         `json:"rebuild_rate"` // bytes per second taken from a donor, 0 for no limit
 }
 
 // Drifted stretches a duration by the drift allowance, rounding up: what the grantor must wait for a lease of d on another machine.
@@ -65,7 +77,7 @@ func Profile(name string) (Settings, error) {
 		OnServiceDown: OnServiceDownRestart, RestartAttempts: 3, RestartWindow: 10 * time.Minute, RestartTimeout: 60 * time.Second,
 		ShrinkAfter: 2 * time.Second, DegradeAfter: 10 * time.Second,
 		OrderTimeout: 3 * time.Second, ReleaseTimeout: 3 * time.Second, PrepareTimeout: 10 * time.Second,
-		PromoteTimeout: 30 * time.Second, MaxBehind: 5 * time.Second, MaxUnapplied: 20,
+		PromoteTimeout: 30 * time.Second, MaxBehind: 5 * time.Second, MaxUnapplied: 20, Rebuild: RebuildAuto,
 	}
 	switch name {
 	case "", "lan":
@@ -112,6 +124,8 @@ func (s Settings) Validate() error {
 	need(s.DegradeAfter >= s.ShrinkAfter, "sync.degrade_after %v must be at least shrink_after %v", s.DegradeAfter, s.ShrinkAfter)
 	need(s.RestartAttempts >= 1, "restart_attempts must be at least 1, is %d", s.RestartAttempts)
 	need(s.ReleaseTimeout > 0 && s.OrderTimeout > 0 && s.PrepareTimeout > 0 && s.RestartTimeout > 0, "every timeout must be positive")
+	need(s.Rebuild == "" || s.Rebuild == RebuildAuto || s.Rebuild == RebuildManual, "rebuild %q: use auto or manual", s.Rebuild)
+	need(s.RebuildRate >= 0, "rebuild_rate must not be negative, is %d", s.RebuildRate)
 	need(s.PromoteTimeout > s.Drifted(s.Lease), "promote_timeout %v must be longer than a lease with drift %v", s.PromoteTimeout, s.Drifted(s.Lease))
 	return errors.Join(errs...)
 }

@@ -135,6 +135,8 @@ type State struct {
 	Incidents     []Incident    `json:"incidents"`
 	NextOperation uint64        `json:"next_operation"`
 	Restarts      []time.Time   `json:"restarts"` // when the primary's service was restarted, for the budget (proposer's wall clock)
+	Rebuilds      []Rebuilding  `json:"rebuilds,omitempty"`
+	Rebuilt       []RebuildEnd  `json:"rebuilt,omitempty"` // the newest of each node
 }
 
 // Format is the version of the encoded State.
@@ -197,6 +199,7 @@ func (s State) Clone() State {
 	s.Outside = slices.Clone(s.Outside)
 	s.Epochs = slices.Clone(s.Epochs)
 	s.Restarts = slices.Clone(s.Restarts)
+	s.Rebuilds, s.Rebuilt = slices.Clone(s.Rebuilds), slices.Clone(s.Rebuilt)
 	s.Incidents = slices.Clone(s.Incidents)
 	for i := range s.Incidents {
 		s.Incidents[i].Timeline = slices.Clone(s.Incidents[i].Timeline)

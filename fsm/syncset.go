@@ -111,6 +111,11 @@ func (s State) CoverPort() bool {
 	return s.Sync.Acks == 0 || s.Change != nil && s.Change.Kind == ChangeAcks && s.Change.Acks == 0
 }
 
+func (s State) beingRebuilt(id NodeID) bool {
+	_, running := s.RebuildOf(id)
+	return running
+}
+
 // SourceOf is whom a replica replicates from: the primary; or the candidate of a switchover, for those outside the set once they are chained to it.
 func (s State) SourceOf(id NodeID) NodeID {
 	if s.chained(id) {
@@ -181,6 +186,8 @@ func (s *State) applyGrow(c Grow) error {
 		return refuse("grow by %q, which is no replica of this cluster", c.Node)
 	case in:
 		return refuse("%s is in the sync set already", c.Node)
+	case s.beingRebuilt(c.Node):
+		return refuse("%s is being rebuilt", c.Node)
 	case c.Incarnation == "":
 		return refuse("grow by %s without an incarnation", c.Node)
 	case len(s.Sync.Members) >= s.growLimit():

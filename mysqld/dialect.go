@@ -75,6 +75,8 @@ type dialect interface {
 	lastWritten(ctx context.Context, q querier) (string, error)
 	// finishRewind follows a start that rolled back the tail.
 	finishRewind(ctx context.Context, q querier) error
+	// adoptHistory gives a server that runs on a copy the history of the copy.
+	adoptHistory(ctx context.Context, q querier, state string) error
 }
 
 // words are the statements that differ only in wording.

@@ -15,7 +15,7 @@ func ManagerGrants(dialectName, account string) ([]string, error) {
 	case "mysql":
 		return append([]string{
 			"GRANT REPLICATION CLIENT, REPLICATION SLAVE, PROCESS, RELOAD ON *.* TO " + account,
-			"GRANT REPLICATION_SLAVE_ADMIN, SYSTEM_VARIABLES_ADMIN, PERSIST_RO_VARIABLES_ADMIN, CONNECTION_ADMIN, SYSTEM_USER ON *.* TO " + account,
+			"GRANT REPLICATION_SLAVE_ADMIN, SYSTEM_VARIABLES_ADMIN, PERSIST_RO_VARIABLES_ADMIN, CONNECTION_ADMIN, SYSTEM_USER, CLONE_ADMIN ON *.* TO " + account,
 			"GRANT SELECT ON performance_schema.* TO " + account,
 			"GRANT INSERT ON mysql.plugin TO " + account, // INSTALL PLUGIN of semi-sync
 		}, common...), nil
@@ -23,7 +23,12 @@ func ManagerGrants(dialectName, account string) ([]string, error) {
 	return nil, fmt.Errorf("%w: dialect %q", ErrUnsupported, dialectName)
 }
 
-// ReplicationGrants gives the statement for the account replicas log in with.
-func ReplicationGrants(account string) []string {
-	return []string{"GRANT REPLICATION SLAVE ON *.* TO " + account}
+// ReplicationGrants gives the statements for the account replicas log in with,
+// and copies are taken with.
+func ReplicationGrants(dialectName, account string) []string {
+	out := []string{"GRANT REPLICATION SLAVE ON *.* TO " + account}
+	if dialectName == "mysql" {
+		out = append(out, "GRANT BACKUP_ADMIN ON *.* TO "+account) // CLONE, at the donor
+	}
+	return out
 }

@@ -38,7 +38,7 @@ func (mysqlDialect) words() words {
 		// shows that. relay_log_recovery=OFF keeps received transactions over a
 		// crash.
 		bootArguments: []string{"--read-only=ON", "--super-read-only=ON", "--skip-replica-start=ON",
-			"--plugin-load-add=semisync_source.so", "--plugin-load-add=semisync_replica.so",
+			"--plugin-load-add=semisync_source.so", "--plugin-load-add=semisync_replica.so", "--plugin-load-add=mysql_clone.so",
 			"--loose-rpl-semi-sync-replica-enabled=OFF", "--relay-log-recovery=OFF"},
 		// The tail is cut from the file before the start; see Tail.Cut.
 		rewindArguments: nil,

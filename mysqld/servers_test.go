@@ -127,7 +127,7 @@ func (k *kind) makeTemplate() (string, error) {
 	if err != nil {
 		return dir, err
 	}
-	statements := accounts + strings.Join(append(grants, ReplicationGrants("'highbase_repl'@'%'")...), ";\n") + ";\n"
+	statements := accounts + strings.Join(append(grants, ReplicationGrants(k.dialect, "'highbase_repl'@'%'")...), ";\n") + ";\n"
 	if k.dialect == "mysql" {
 		return dir, k.initializeMySQL(dir, statements)
 	}

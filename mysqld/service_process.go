@@ -22,6 +22,10 @@ const pollInterval = 5 * time.Millisecond
 // lockFiles are files in a data directory that a running server holds locked.
 var lockFiles = []string{"ibdata1", "aria_log_control"}
 
+// DataDirOf finds the data directory in a server's command line, "" if it does not
+// stand there.
+func DataDirOf(command []string) string { return dataDirOf(command) }
+
 // dataDirOf finds --datadir in a command line.
 func dataDirOf(command []string) string {
 	for i, arg := range command {

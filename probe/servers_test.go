@@ -99,7 +99,7 @@ func makeTemplate(dialect string) (string, error) {
 		"CREATE USER '" + managerName + "'@'localhost' IDENTIFIED BY '" + managerPassword + "'",
 		"CREATE USER '" + replName + "'@'%' IDENTIFIED BY '" + replPassword + "'",
 		"CREATE USER 'app'@'%' IDENTIFIED BY 'app'", "GRANT ALL ON app.* TO 'app'@'%'",
-	}, append(manager, mysqld.ReplicationGrants("'"+replName+"'@'%'")...)...)
+	}, append(manager, mysqld.ReplicationGrants(dialect, "'"+replName+"'@'%'")...)...)
 	common := []string{"--no-defaults", "--user=root", "--datadir=" + filepath.Join(dir, "data")}
 	if dialect == "mysql" {
 		return dir, initializeMySQL(program, dir, common, append(statements, "SHUTDOWN"))

@@ -38,7 +38,7 @@ func (v *view) fill(r reading) {
 		State: fsm.ServerUp, Version: st.Version, Started: st.Incarnation, ReadOnly: st.ReadOnly,
 		Executed: st.Executed, Received: st.Received,
 		HasReplication: st.HasReplication, SourceHost: st.SourceHost, SourcePort: st.SourcePort,
-		IORunning: st.IORunning != mysqld.ThreadNo, IOConnecting: st.IORunning == mysqld.ThreadConnecting, SQLRunning: st.SQLRunning, ReplError: replicationError(st), Lag: st.LagSeconds,
+		IORunning: st.IORunning != mysqld.ThreadNo, IOConnecting: st.IORunning == mysqld.ThreadConnecting, SQLRunning: st.SQLRunning, ReplError: replicationError(st), IOErrno: st.IOErrno, Lag: st.LagSeconds,
 		SourceSync: st.SourceSemiSyncEnabled, Acks: acks(st), ReplicaSync: st.ReplicaSemiSyncActive, ReplicaSyncSet: st.ReplicaSemiSyncEnabled,
 		Waiting:   st.WaitSessions,
 		LastEpoch: epoch, Problems: st.Problems,

@@ -10,6 +10,8 @@ need() { # need PROGRAM PACKAGE
 }
 need mariadbd mariadb-server
 need mariadb-install-db mariadb-server
+need mariadb-backup mariadb-backup
+need mbstream mariadb-backup
 need ip iproute2
 need nft nftables
 # MySQL is in no stable Debian: it comes into a folder of its own.

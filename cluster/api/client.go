@@ -154,6 +154,16 @@ func (c *Client) Pause(ctx context.Context, req PauseRequest) (Result, error) {
 	return c.post(ctx, PathPause, req)
 }
 
+// Rebuild has a node's data replaced by a copy.
+func (c *Client) Rebuild(ctx context.Context, req RebuildRequest) (Result, error) {
+	return c.post(ctx, PathRebuild, req)
+}
+
+// Rejoin lifts a node's quarantine.
+func (c *Client) Rejoin(ctx context.Context, req RejoinRequest) (Result, error) {
+	return c.post(ctx, PathRejoin, req)
+}
+
 // Resume ends a pause.
 func (c *Client) Resume(ctx context.Context, req ResumeRequest) (Result, error) {
 	return c.post(ctx, PathResume, req)

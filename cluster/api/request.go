@@ -10,6 +10,8 @@ const (
 	PathDemote     = "/v1/demote"
 	PathPause      = "/v1/pause"
 	PathResume     = "/v1/resume"
+	PathRebuild    = "/v1/rebuild"
+	PathRejoin     = "/v1/rejoin"
 	PathHistory    = "/v1/history"
 	PathIncidents  = "/v1/incidents/"  // + number
 	PathWhyNot     = "/v1/why-not/"    // + node id
@@ -52,6 +54,24 @@ type PauseRequest struct {
 
 // ResumeRequest ends a pause (POST /v1/resume).
 type ResumeRequest struct {
+	Actor string `json:"actor"`
+}
+
+// RebuildRequest has a node's data replaced by a copy of another's (POST /v1/rebuild).
+type RebuildRequest struct {
+	Node string `json:"node"`
+	// From is the donor, "" for the best one.
+	From string `json:"from"`
+	// Confirmed says that this node's data may be thrown away whatever it holds, also where it may be the only copy of acknowledged writes.
+	Confirmed bool `json:"confirmed"`
+	// Plan asks for the gates and the donor, and changes nothing.
+	Plan  bool   `json:"plan"`
+	Actor string `json:"actor"`
+}
+
+// RejoinRequest lifts a node's quarantine, so that it tries to come back as it is (POST /v1/rejoin).
+type RejoinRequest struct {
+	Node  string `json:"node"`
 	Actor string `json:"actor"`
 }
 

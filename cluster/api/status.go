@@ -144,6 +144,27 @@ type Node struct {
 	Voter bool `json:"voter"`
 	// Note is a word for people: "next", "reserve", "in maintenance", "" for nothing.
 	Note string `json:"note"`
+	// Rebuild is how far the node's rebuild is, null when none is ordered.
+	Rebuild *Rebuild `json:"rebuild"`
+}
+
+// Rebuild is a node's rebuild under way.
+type Rebuild struct {
+	// From is the donor, Cause why ("errant", "purged", "quarantined", "empty", "asked"), Reason the same in words.
+	From   string `json:"from"`
+	Cause  string `json:"cause"`
+	Reason string `json:"reason"`
+	Actor  string `json:"actor"`
+	Since  Time   `json:"since"`
+	// Phase is "waiting", "receiving", "preparing", "placing", "starting" or "following".
+	Phase string `json:"phase"`
+	// Bytes have arrived of about Size; Percent of that, at most 100 (99 until the end is known).
+	Bytes   int64   `json:"bytes"`
+	Size    int64   `json:"size"`
+	Percent float64 `json:"percent"`
+	// Rate is bytes per second since it began; LeftSeconds is what is left at that rate, null when not known.
+	Rate        float64  `json:"rate"`
+	LeftSeconds *float64 `json:"left_seconds"`
 }
 
 // Pause is an operator's ban on new operations.

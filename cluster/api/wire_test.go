@@ -20,7 +20,7 @@ func TestEveryKeyIsAlwaysThere(t *testing.T) {
 			`"sync":{"set":[],"acks":0,"min_replicas":0},"nodes":[],"operation":null,"last_incident":null,"gate_kernel":false,` +
 			`"told_by":"","age_ms":0}`},
 		{Node{}, `{"id":"","role":"","health":"","server":"","version":"","writable":false,"gtid":"","lag_seconds":null,` +
-			`"lease_ms":0,"voter":false,"note":""}`},
+			`"lease_ms":0,"voter":false,"note":"","rebuild":null}`},
 		{Result{}, `{"outcome":"","operation":"0","rule":"","node":"","value":"","threshold":"","message":"","phases":[],"plan":null}`},
 		{Plan{}, `{"from":"","to":"","steps":[],"gates":[],"pause_ms":0}`},
 		{Operation{}, `{"id":"0","kind":"","from":"","to":"","step":"","actor":"","started":null,"elapsed_ms":0,"limit_ms":0,"phases":[]}`},
@@ -45,7 +45,7 @@ func TestEveryKeyIsAlwaysThere(t *testing.T) {
 // TestEveryFieldHasASnakeCaseKey fails for a field somebody adds without a tag, or with omitempty.
 func TestEveryFieldHasASnakeCaseKey(t *testing.T) {
 	for _, v := range []any{Status{}, VIP{}, Sync{}, Node{}, Pause{}, Result{}, Phase{}, Plan{}, Operation{}, Incident{}, Event{},
-		Verdict{}, BootstrapRequest{}, SwitchoverRequest{}, PauseRequest{}, ResumeRequest{}, History{}, WhyNot{}, ErrorBody{}} {
+		Verdict{}, BootstrapRequest{}, SwitchoverRequest{}, PauseRequest{}, ResumeRequest{}, RebuildRequest{}, RejoinRequest{}, Rebuild{}, History{}, WhyNot{}, ErrorBody{}} {
 		typ := reflect.TypeOf(v)
 		for i := range typ.NumField() {
 			tag := typ.Field(i).Tag.Get("json")

@@ -26,6 +26,9 @@ func (s *Server) newAPI() http.Handler {
 	route(http.MethodPost, api.PathPause, change(s, false, validPause, b.Pause))
 	route(http.MethodPost, api.PathResume, change(s, false, validResume, b.Resume))
 
+	route(http.MethodPost, api.PathRebuild, change(s, false, validRebuild, b.Rebuild))
+	route(http.MethodPost, api.PathRejoin, change(s, false, validRejoin, b.Rejoin))
+
 	route(http.MethodGet, api.PathStatus, http.HandlerFunc(s.status))
 	route(http.MethodGet, api.PathHistory, http.HandlerFunc(s.history))
 	route(http.MethodGet, api.PathIncidents+"{id}", http.HandlerFunc(s.incident))

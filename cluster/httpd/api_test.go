@@ -27,6 +27,8 @@ func TestChangesReachTheBackend(t *testing.T) {
 		switchover: func(r api.SwitchoverRequest) (api.Result, error) { return note(r) },
 		pause:      func(r api.PauseRequest) (api.Result, error) { return note(r) },
 		resume:     func(r api.ResumeRequest) (api.Result, error) { return note(r) },
+		rebuild:    func(r api.RebuildRequest) (api.Result, error) { return note(r) },
+		rejoin:     func(r api.RejoinRequest) (api.Result, error) { return note(r) },
 	}
 	s, _ := newTestServer(t, "db1", b, nil)
 	for _, c := range []struct{ path, body, want string }{
@@ -35,6 +37,8 @@ func TestChangesReachTheBackend(t *testing.T) {
 		{api.PathDemote, `{"actor":"ann"}`, `{"from":"","to":"","plan":false,"actor":"ann"}`},
 		{api.PathPause, `{"for_seconds":60,"why":"disk swap","actor":"ann"}`, `{"for_seconds":60,"why":"disk swap","actor":"ann"}`},
 		{api.PathResume, `{}`, `{"actor":"someone at 192.0.2.1"}`},
+		{api.PathRebuild, `{"node":"db3","confirmed":true,"actor":"ann"}`, `{"node":"db3","from":"","confirmed":true,"plan":false,"actor":"ann"}`},
+		{api.PathRejoin, `{"node":"db3","actor":"ann"}`, `{"node":"db3","actor":"ann"}`},
 	} {
 		code, body := do(t, s.API(), "POST", c.path, c.body)
 		if code != http.StatusOK {
@@ -62,6 +66,8 @@ func TestBadRequestsNeverReachTheBackend(t *testing.T) {
 		{"no target", api.PathPromote, `{}`, `needs "to"`},
 		{"demote with target", api.PathDemote, `{"to":"db2"}`, `no "to"`},
 		{"to itself", api.PathPromote, `{"to":"db2","from":"db2"}`, "both"},
+		{"rebuild of nobody", api.PathRebuild, `{}`, "needs \"node\""},
+		{"rejoin of nobody", api.PathRejoin, `{}`, "needs \"node\""},
 		{"negative pause", api.PathPause, `{"for_seconds":-1}`, "for_seconds"},
 		{"pause beyond arithmetic", api.PathPause, `{"for_seconds":9223372036854775807}`, "for_seconds"},
 		{"terminal escape", api.PathPause, `{"why":"\u001b[2J"}`, "printable"},

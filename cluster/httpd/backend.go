@@ -25,6 +25,8 @@ type Backend interface {
 	Switchover(ctx context.Context, req api.SwitchoverRequest) (api.Result, error)
 	Pause(ctx context.Context, req api.PauseRequest) (api.Result, error)
 	Resume(ctx context.Context, req api.ResumeRequest) (api.Result, error)
+	Rebuild(ctx context.Context, req api.RebuildRequest) (api.Result, error)
+	Rejoin(ctx context.Context, req api.RejoinRequest) (api.Result, error)
 
 	// History is the incidents kept, newest first; Incident is one of them.
 	History(ctx context.Context) []api.Incident

@@ -104,6 +104,20 @@ func validResume(req *api.ResumeRequest, who string) error {
 	return validActor(&req.Actor, who)
 }
 
+func validRebuild(req *api.RebuildRequest, who string) error {
+	if req.Node == "" {
+		return errors.New(`rebuild needs "node", the id of the node whose data is replaced`)
+	}
+	return errors.Join(validText("node", req.Node, maxID), validText("from", req.From, maxID), validActor(&req.Actor, who))
+}
+
+func validRejoin(req *api.RejoinRequest, who string) error {
+	if req.Node == "" {
+		return errors.New(`rejoin needs "node", the id of the node that is to come back`)
+	}
+	return errors.Join(validText("node", req.Node, maxID), validActor(&req.Actor, who))
+}
+
 // validActor checks the name of who asks, and puts in where the request came from when there is none:
 // an incident without an actor cannot be asked about.
 func validActor(actor *string, who string) error {

@@ -14,10 +14,11 @@ import (
 var (
 	roles = []string{api.RolePrimary, api.RoleReplica, api.RoleWitness, api.RoleJoining, api.RoleRebuilding,
 		api.RoleQuarantined, api.RoleFenced}
-	modes  = []string{"auto", "observe", "paused"}
-	phases = []string{api.PhaseNone, api.PhaseSteady, api.PhaseRestarting, api.PhaseFencing, api.PhasePromoting, api.PhaseSettling}
-	kinds  = []string{api.KindRestart, api.KindFailover, api.KindTakeover, api.KindSwitchover, api.KindHandover}
-	ends   = []string{ResultDone, ResultRolledBack, ResultRefused, ResultStuck}
+	modes         = []string{"auto", "observe", "paused"}
+	phases        = []string{api.PhaseNone, api.PhaseSteady, api.PhaseRestarting, api.PhaseFencing, api.PhasePromoting, api.PhaseSettling}
+	kinds         = []string{api.KindRestart, api.KindFailover, api.KindTakeover, api.KindSwitchover, api.KindHandover}
+	rebuildCauses = []string{"errant", "purged", "quarantined", "empty", "asked"}
+	ends          = []string{ResultDone, ResultRolledBack, ResultRefused, ResultStuck}
 )
 
 // metric is one metric family: its description and how to read it from a Local.

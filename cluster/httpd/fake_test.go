@@ -30,6 +30,8 @@ type fakeBackend struct {
 	switchover func(api.SwitchoverRequest) (api.Result, error)
 	pause      func(api.PauseRequest) (api.Result, error)
 	resume     func(api.ResumeRequest) (api.Result, error)
+	rebuild    func(api.RebuildRequest) (api.Result, error)
+	rejoin     func(api.RejoinRequest) (api.Result, error)
 	history    func() []api.Incident
 	incident   func(uint64) (api.Incident, bool)
 	check      func([]string) (api.Check, error)
@@ -90,6 +92,22 @@ func (f *fakeBackend) Pause(_ context.Context, r api.PauseRequest) (api.Result, 
 		return api.Result{}, ErrUnavailable
 	}
 	return f.pause(r)
+}
+
+func (f *fakeBackend) Rebuild(_ context.Context, r api.RebuildRequest) (api.Result, error) {
+	if f.rebuild == nil {
+		f.unexpected("Rebuild")
+		return api.Result{}, ErrUnavailable
+	}
+	return f.rebuild(r)
+}
+
+func (f *fakeBackend) Rejoin(_ context.Context, r api.RejoinRequest) (api.Result, error) {
+	if f.rejoin == nil {
+		f.unexpected("Rejoin")
+		return api.Result{}, ErrUnavailable
+	}
+	return f.rejoin(r)
 }
 
 func (f *fakeBackend) Resume(_ context.Context, r api.ResumeRequest) (api.Result, error) {

@@ -35,6 +35,7 @@ type Local struct {
 	Replication Replication
 	// Repairs counts the repairs of this node's server begun since hbd started, by rule.
 	Repairs map[string]uint64
+	Rebuild Rebuild
 	// CommitsWaiting counts commits (groups of them) that wait for acknowledgements.
 	CommitsWaiting int
 	SyncMembers    int  // members of the committed sync set
@@ -112,6 +113,15 @@ type Database struct {
 	Up       bool
 	Restarts uint64    // starts by hbd since hbd started, the first one apart
 	Started  time.Time // zero when it is down
+}
+
+// Rebuild is this node as one whose data is of no use.
+type Rebuild struct {
+	// Cause is why ("errant", "purged", "quarantined", "empty", "asked"), "" when its data is good.
+	Cause string
+	// Active: its data is being replaced by a copy, of which Received of about Size bytes have arrived.
+	Active         bool
+	Received, Size int64
 }
 
 // Replication is this node as a replica.

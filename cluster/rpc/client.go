@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -110,31 +111,37 @@ func (c *Client) Close() {
 }
 
 func (c *Client) call(ctx context.Context, ping bool, peer Peer, method string, in, out any) error {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return ErrNoDeadline
-	}
-	req, err := c.request(ctx, time.Until(deadline), peer, method, in)
-	if err != nil {
-		return fmt.Errorf("calling %s on %s: %w", method, peer.ID, err)
-	}
-	link := c.link(linkKey{addr: peer.Addr, ping: ping})
-	body, status, err := exchange(link, req, peer)
-	if err != nil {
-		// A dead peer's other connections are as dead as this one; see the package comment.
-		link.CloseIdleConnections()
-		return fmt.Errorf("calling %s on %s: %w", method, peer.ID, err)
-	}
-	if status != http.StatusOK {
-		return fmt.Errorf("calling %s on %s: %w", method, peer.ID, refusalOf(status, body))
-	}
-	if out == nil {
-		return nil
+	_, body, err := c.ask(ctx, ping, peer, method, in)
+	if err != nil || out == nil {
+		return err
 	}
 	if err := decodeAnswer(body, out); err != nil {
 		return fmt.Errorf("calling %s on %s: %w: answer is not readable: %w", method, peer.ID, ErrNoAnswer, err)
 	}
 	return nil
+}
+
+// ask sends a request and returns a good answer's headers and body.
+func (c *Client) ask(ctx context.Context, ping bool, peer Peer, method string, in any) (http.Header, []byte, error) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return nil, nil, ErrNoDeadline
+	}
+	req, err := c.request(ctx, time.Until(deadline), peer, method, in)
+	if err != nil {
+		return nil, nil, fmt.Errorf("calling %s on %s: %w", method, peer.ID, err)
+	}
+	link := c.link(linkKey{addr: peer.Addr, ping: ping})
+	header, body, status, err := exchange(link, req, peer)
+	if err != nil {
+		// A dead peer's other connections are as dead as this one; see the package comment.
+		link.CloseIdleConnections()
+		return nil, nil, fmt.Errorf("calling %s on %s: %w", method, peer.ID, err)
+	}
+	if status != http.StatusOK {
+		return nil, nil, fmt.Errorf("calling %s on %s: %w", method, peer.ID, refusalOf(status, body))
+	}
+	return header, body, nil
 }
 
 // request builds the HTTP request. Nothing is sent yet.
@@ -167,7 +174,7 @@ func (c *Client) request(ctx context.Context, left time.Duration, peer Peer, met
 }
 
 // exchange sends a request, reads the whole answer and checks that the right instance gave it.
-func exchange(link *http.Transport, req *http.Request, peer Peer) (body []byte, status int, err error) {
+func exchange(link *http.Transport, req *http.Request, peer Peer) (header http.Header, body []byte, status int, err error) {
 	var connected atomic.Bool
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }}
 	req = req.WithContext(httptrace.WithClientTrace(req.Context(), trace))
@@ -175,18 +182,23 @@ func exchange(link *http.Transport, req *http.Request, peer Peer) (body []byte, 
 	resp, err := link.RoundTrip(req)
 	switch {
 	case err != nil && !connected.Load():
-		return nil, 0, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return nil, nil, 0, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	case err != nil:
-		return nil, 0, fmt.Errorf("%w: %w", ErrNoAnswer, err)
+		return nil, nil, 0, fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	}
-	body, err = readAtMost(resp.Body, MaxAnswer)
+	if n := resp.ContentLength; n > 0 && n <= MaxAnswer {
+		body = make([]byte, n)
+		_, err = io.ReadFull(resp.Body, body)
+	} else {
+		body, err = readAtMost(resp.Body, MaxAnswer)
+	}
 	if err = errors.Join(err, resp.Body.Close()); err != nil {
-		return nil, 0, fmt.Errorf("%w: reading it: %w", ErrNoAnswer, err)
+		return nil, nil, 0, fmt.Errorf("%w: reading it: %w", ErrNoAnswer, err)
 	}
 	if resp.StatusCode == http.StatusOK {
 		err = checkAnswerer(readHandshake(resp.Header), peer)
 	}
-	return body, resp.StatusCode, err
+	return resp.Header, body, resp.StatusCode, err
 }
 
 // checkAnswerer refuses an answer somebody else gave: another program on the port, or a proxy.

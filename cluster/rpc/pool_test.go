@@ -112,7 +112,7 @@ func TestBlackHoleDoesNotPoisonThePool(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := exchange(keep, req, peer); err != nil {
+		if _, _, _, err := exchange(keep, req, peer); err != nil {
 			lost++
 		}
 	}

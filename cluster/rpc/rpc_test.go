@@ -265,3 +265,23 @@ func TestAnswerOfSomebodyElseIsNoAnswer(t *testing.T) {
 		}
 	}
 }
+
+func TestBlob(t *testing.T) {
+	self := db2
+	data := []byte{0, 1, 2, 255, '\n'}
+	peer := serve(t, &self, func(s *Server) {
+		s.Handle("bytes", func(context.Context, string, json.RawMessage) (any, error) {
+			return Blob{Head: text{Text: "five"}, Data: data}, nil
+		})
+	})
+	c := client(t, db1, nil)
+	var head text
+	got, err := c.CallBlob(within(t, patience), peer, "bytes", nil, &head)
+	if err != nil || string(got) != string(data) || head.Text != "five" {
+		t.Fatalf("%q %+v %v", got, head, err)
+	}
+	// A method that answers with JSON alone is no blob.
+	if _, err := c.CallBlob(within(t, patience), peer, "who", nil, &head); !errors.Is(err, ErrNoAnswer) {
+		t.Fatalf("a blob without a head: %v", err)
+	}
+}

@@ -93,6 +93,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, toError(err))
 		return
 	}
+	if blob, ok := result.(Blob); ok {
+		s.sendBlob(w, r, blob)
+		return
+	}
 	body, err := json.Marshal(result)
 	if err != nil {
 		s.refuse(w, r, ErrFailed.Errorf("encoding the answer: %v", err))

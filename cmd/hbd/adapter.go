@@ -24,6 +24,7 @@ var (
 	_ cluster.Addresser = (*addresser)(nil)
 	_ cluster.Clients   = (*addresser)(nil)
 	_ cluster.Fencer    = fenceHook{}
+	_ cluster.Rebuilder = (*rebuilder)(nil)
 )
 
 // serverFiles is where a server keeps its files. It is kept on disk because it must be known while the server is down:

@@ -69,6 +69,16 @@ func (b *backend) Switchover(ctx context.Context, req api.SwitchoverRequest) (ap
 	return r, translate(err)
 }
 
+func (b *backend) Rebuild(ctx context.Context, req api.RebuildRequest) (api.Result, error) {
+	r, err := b.Node.Rebuild(ctx, req)
+	return r, translate(err)
+}
+
+func (b *backend) Rejoin(ctx context.Context, req api.RejoinRequest) (api.Result, error) {
+	r, err := b.Node.Rejoin(ctx, req)
+	return r, translate(err)
+}
+
 func (b *backend) Pause(ctx context.Context, req api.PauseRequest) (api.Result, error) {
 	r, err := b.Node.Pause(ctx, req)
 	return r, translate(err)
@@ -125,6 +135,10 @@ func (b *backend) Local() httpd.Local {
 		out.LastPhases[p.Name] = p.Took
 	}
 	out.Replication, out.Repairs = replicationOf(o.Server), l.Repairs
+	out.Rebuild = rebuildOf(st, o)
+	if out.Rebuild.Active {
+		out.Role = api.RoleRebuilding
+	}
 	b.timed(l, &out)
 	return out
 }
@@ -218,4 +232,14 @@ func replicationOf(sv fsm.ServerStatus) httpd.Replication {
 		r.Lag = &lag
 	}
 	return r
+}
+
+// rebuildOf is the node as one whose data is of no use.
+func rebuildOf(st fsm.State, o fsm.Observation) httpd.Rebuild {
+	r, ordered := st.RebuildOf(o.Node)
+	out := httpd.Rebuild{Cause: string(o.Rebuild.Cause), Active: ordered, Received: o.Rebuild.Received, Size: o.Rebuild.Size}
+	if ordered && out.Cause == "" {
+		out.Cause = string(r.Cause)
+	}
+	return out
 }

@@ -60,6 +60,7 @@ type serverConfig struct {
 	Manager     accountConfig     `yaml:"manager"`
 	Replication replicationConfig `yaml:"replication"`
 	Service     serviceConfig     `yaml:"service"`
+	DataDir     string            `yaml:"data_dir"` // "" until the server was seen once
 }
 
 type accountConfig struct {

@@ -30,6 +30,9 @@ func checkServer(c *config, d *decoder) {
 	}
 	c.checkAccount(d, "server.manager", &s.Manager, "highbase")
 	c.checkReplication(d)
+	if s.DataDir != "" {
+		checkPath(d, "server.data_dir", s.DataDir, "/var/lib/mysql")
+	}
 	checkService(d, s.Service)
 }
 

@@ -20,6 +20,7 @@ type host struct {
 	prober    *probe.Prober
 	database  *database
 	addresses *addresser
+	rebuilder *rebuilder
 }
 
 // openHost opens the parts. Nothing is changed on the host but the gate's tables, and no connection is needed yet.
@@ -72,6 +73,7 @@ func (h *host) open(c *config, log *slog.Logger, p priority, files *identity.Dur
 		log.Error("no kernel gate on this host: if hbd freezes, its lease does not end by itself (needs nftables and CAP_NET_ADMIN)")
 	}
 	h.database = &database{server: server, service: h.service, addresses: h.addresses, dialect: c.Server.Dialect, tails: filepath.Join(c.DataDir, "tails")}
+	h.rebuilder = newRebuilder(c, h, log.With("part", "rebuild"), p)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
@@ -89,6 +90,21 @@ func (p priority) plain(argv []string) []string {
 		return argv
 	}
 	return append([]string{"/proc/self/exe", plainVerb, strconv.Itoa(p.nice), strconv.Itoa(p.oom)}, argv...)
+}
+
+// copyNice puts a backup behind the server that it reads.
+const copyNice = 10
+
+// gentle is plain for a program that should take what others leave. Its name is looked up: it is run by its path.
+func (p priority) gentle(argv []string) []string {
+	if !p.raised || len(argv) == 0 {
+		return argv
+	}
+	path, err := exec.LookPath(argv[0])
+	if err != nil {
+		return argv // whoever runs it says that it is missing
+	}
+	return append([]string{"/proc/self/exe", plainVerb, strconv.Itoa(min(p.nice+copyNice, 19)), strconv.Itoa(p.oom), path}, argv[1:]...)
 }
 
 // execPlain becomes argv[2:] with nice argv[0] and OOM score argv[1]. Giving priority up needs no right; what fails all

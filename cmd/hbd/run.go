@@ -75,6 +75,7 @@ func (d *daemon) open(p priority) error {
 		}
 		cfg.Server, cfg.Prober, cfg.Database = c.Server.Dialect, d.host.prober, d.host.database
 		cfg.Service, cfg.Addresser, cfg.Clients = service{d.host.service}, d.host.addresses, d.host.addresses
+		cfg.Rebuilder = d.host.rebuilder
 	}
 	var err error
 	if d.node, err = cluster.Open(cfg); err != nil {

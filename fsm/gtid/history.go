@@ -2,6 +2,7 @@ package gtid
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -56,4 +57,25 @@ func (h History) Holds(s Set) bool {
 		}
 	}
 	return true
+}
+
+// Lacks lists what another history has and this one certainly has not, in the server's own words; nil when it holds all of it. On MariaDB that is
+// the last transaction of each writer of the other one, so a branch shows even where a later transaction hides it in the position.
+func (h History) Lacks(other History) []string {
+	if h.flavor != MariaDB {
+		if rest := other.set.Subtract(h.set); !rest.IsEmpty() {
+			return []string{rest.String()}
+		}
+		return nil
+	}
+	var out []string
+	for _, want := range other.writers {
+		held := slices.ContainsFunc(h.writers, func(have position) bool {
+			return have.domain == want.domain && have.server == want.server && have.sequence >= want.sequence
+		})
+		if text := fmt.Sprintf("%d-%d-%d", want.domain, want.server, want.sequence); !held && !slices.Contains(out, text) {
+			out = append(out, text)
+		}
+	}
+	return out
 }

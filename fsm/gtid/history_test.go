@@ -2,6 +2,7 @@ package gtid
 
 import (
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -41,5 +42,32 @@ func TestHistoryTellsBranchesApart(t *testing.T) {
 	}
 	if _, err := ParseHistory(MariaDB, "0-1"); !errors.Is(err, ErrSyntax) {
 		t.Errorf("bad text: %v", err)
+	}
+}
+
+func TestHistoryLacks(t *testing.T) {
+	for _, c := range []struct{ name, flavor, history, other, want string }{
+		{"a good replica", "mariadb", "0-1-104", "0-1-100", ""},
+		{"written on the replica", "mariadb", "0-1-104", "0-1-100,0-3-101", "0-3-101"},
+		{"hidden behind a later one", "mariadb", "0-1-104", "0-3-101,0-1-104", "0-3-101"},
+		{"another domain", "mariadb", "0-1-104", "0-1-104,5-3-1", "5-3-1"},
+		{"of two writers", "mariadb", "0-1-90,0-2-104", "0-1-95,0-2-103", "0-1-95"},
+		{"named twice", "mariadb", "0-1-1", "0-2-3,0-2-3", "0-2-3"},
+		{"a good replica", "mysql", "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-9", "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5", ""},
+		{"written on the replica", "mysql", "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-9", "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5,4e11fa47-71ca-11e1-9e33-c80aa9429562:1", "4e11fa47-71ca-11e1-9e33-c80aa9429562:1"},
+	} {
+		t.Run(c.flavor+"/"+c.name, func(t *testing.T) {
+			h, err := ParseHistory(Flavor(c.flavor), c.history)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o, err := ParseHistory(Flavor(c.flavor), c.other)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(h.Lacks(o), ","); got != c.want {
+				t.Errorf("lacks %q, want %q", got, c.want)
+			}
+		})
 	}
 }

@@ -1,0 +1,284 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/highbase/highbase/cluster/transfer"
+	"github.com/highbase/highbase/fsm"
+)
+
+const (
+	// copyTries is how often one rebuild is tried before it is given up and the log says so.
+	copyTries = 5
+	// copyPause is the time between two tries.
+	copyPause = 2 * time.Second
+)
+
+// rebuilds is the rebuild of this node, if one is ordered or left over. It works beside the actions, for as long as copying takes; what changes
+// the database it does in its turn, like an action.
+type rebuilds struct {
+	n *Node
+
+	mu       sync.Mutex
+	running  bool
+	of       uint64 // the rebuild that tries counts
+	tries    int
+	phase    string
+	begun    fsm.Instant
+	size     int64
+	inbox    *transfer.Inbox
+	received int64
+	found    fsm.RebuildNeed // what the checks found, apart from a quarantine
+}
+
+func newRebuilds(n *Node) *rebuilds { return &rebuilds{n: n} }
+
+// copy is what the judgement needs to know.
+func (r *rebuilds) copy() fsm.Copy {
+	if r.n.cfg.Rebuilder == nil {
+		return fsm.Copy{}
+	}
+	stage, err := r.n.cfg.Rebuilder.Stage()
+	if err != nil {
+		r.n.stats.note(r.n.log, "reading how far a rebuild has come", err)
+	}
+	empty := false
+	if r.n.cfg.Prober.Server().State == fsm.ServerDown && stage.Copy == fsm.CopyNone {
+		// Where nobody knows where the data would be, it is not called empty.
+		if empty, err = r.n.cfg.Rebuilder.Empty(); err != nil {
+			r.n.stats.note(r.n.log, "looking whether there is data", err)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return fsm.Copy{Stage: stage.Copy, Of: indexOf(stage.ID), Running: r.running, Empty: empty}
+}
+
+func indexOf(id string) uint64 {
+	index, err := strconv.ParseUint(id, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return index
+}
+
+// need is what this node says of its data.
+func (r *rebuilds) need(p Promises) fsm.RebuildNeed {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := r.found
+	if p.Quarantine != "" {
+		out = fsm.RebuildNeed{Cause: p.Cause, Reason: p.Quarantine}
+	}
+	if r.phase == "" {
+		return out
+	}
+	out.Phase, out.Size, out.Received, out.Elapsed = r.phase, r.size, r.received, now()-r.begun
+	if r.inbox != nil {
+		out.Received = r.inbox.Received()
+	}
+	return out
+}
+
+// wanted starts the work unless it is under way.
+func (r *rebuilds) wanted() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.running || r.n.cfg.Rebuilder == nil {
+		return
+	}
+	r.running = true
+	r.n.wg.Go(func() {
+		ctx, cancel := context.WithCancel(r.n.ctx)
+		defer cancel()
+		err := r.work(ctx)
+		if err != nil && ctx.Err() == nil {
+			r.n.log.Warn("rebuild", "error", err.Error())
+			wait(ctx, copyPause)
+		}
+		r.mu.Lock()
+		r.running = false
+		r.mu.Unlock()
+		wake(r.n.wake)
+	})
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+func (r *rebuilds) enter(phase string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.phase == "" {
+		r.begun = now()
+	}
+	r.phase = phase
+}
+
+// work does what is due, whatever was done before.
+func (r *rebuilds) work(ctx context.Context) error {
+	stage, err := r.n.cfg.Rebuilder.Stage()
+	if err != nil {
+		return err
+	}
+	st := r.n.store.State()
+	order, ordered := st.RebuildOf(r.n.cfg.Node)
+	mine := ordered && indexOf(stage.ID) == order.Index
+	switch {
+	case stage.Copy == fsm.CopyPlacing:
+		return r.bringIntoUse(ctx)
+	case stage.Copy == fsm.CopyAdopted && (mine || !ordered):
+		return r.conclude(ctx, order, mine)
+	case !ordered:
+		return nil
+	}
+	if err := r.attempt(order.Index); err != nil {
+		return errors.Join(err, r.report(ctx, order, fsm.OutcomeFailed, err.Error()))
+	}
+	err = r.run(ctx, order, mine && stage.Whole)
+	if errors.Is(err, ErrNoRoom) {
+		return errors.Join(err, r.report(ctx, order, fsm.OutcomeFailed, err.Error()))
+	}
+	r.mu.Lock()
+	if r.of == order.Index && err != nil {
+		r.failed(err)
+	}
+	r.mu.Unlock()
+	return err
+}
+
+// attempt refuses another try of a rebuild that failed too often.
+func (r *rebuilds) attempt(index uint64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.of != index {
+		r.of, r.tries, r.phase = index, 0, ""
+	}
+	if r.tries >= copyTries {
+		r.tries = 0
+		return fmt.Errorf("given up after %d tries", copyTries)
+	}
+	return nil
+}
+
+// failed counts a try. One that only had to give way does not count. The caller holds mu.
+func (r *rebuilds) failed(err error) {
+	if !errors.Is(err, fsm.ErrRefused) && !errors.Is(err, errPreempted) && !errors.Is(err, errOtherDonor) && !errors.Is(err, context.Canceled) {
+		r.tries++
+	}
+}
+
+// run takes a copy in, keeps what is errant, and puts the copy in the place of the data.
+func (r *rebuilds) run(ctx context.Context, order fsm.Rebuilding, whole bool) error {
+	if !whole {
+		if err := r.receive(ctx, order); err != nil {
+			return err
+		}
+	}
+	r.enter("placing")
+	if err := r.keepErrant(ctx, order); err != nil {
+		return err
+	}
+	return r.n.exec.action(ctx, func(ctx context.Context) error {
+		watching, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go r.measure(watching)
+		// The last question, after which nothing is left of the old data's rights.
+		if err := fsm.MayWipe(r.n.store.State(), r.n.cfg.Node, order.Index); err != nil {
+			return err
+		}
+		if r.n.stopping.Load() {
+			return errOvertaken
+		}
+		err := r.n.promises.update(func(p *Promises) {
+			if p.Quarantine == "" {
+				p.Quarantine, p.Cause = "its data is being replaced by a copy", order.Cause
+			}
+		})
+		if err != nil {
+			return err
+		}
+		return r.place(ctx)
+	})
+}
+
+// bringIntoUse goes on with a copy that is half in its place.
+func (r *rebuilds) bringIntoUse(ctx context.Context) error {
+	r.enter("placing")
+	return r.n.exec.action(ctx, r.place)
+}
+
+// place ends with mysqld on the copy. What this node had promised of its old data holds for the copy no longer: it was never writable, and has
+// followed nobody yet.
+func (r *rebuilds) place(ctx context.Context) error {
+	if err := r.n.cfg.Rebuilder.Place(ctx); err != nil {
+		return err
+	}
+	r.enter("starting")
+	if err := r.n.cfg.Rebuilder.Adopt(ctx); err != nil {
+		return err
+	}
+	r.n.cfg.Prober.Look(ctx)
+	r.enter("following")
+	return r.n.promises.update(func(p *Promises) {
+		p.Quarantine, p.Cause = "", ""
+		p.Held, p.Followed, p.BarrierEpoch, p.BarrierRun = 0, 0, 0, ""
+		p.Turned, p.TurnedAt, p.TurnedRun = 0, "", ""
+		p.IncToken, p.IncID, p.WholeEpoch, p.WholeID = "", "", 0, ""
+	})
+}
+
+// conclude ends a rebuild whose copy is in use: well when the node follows on it, badly when the copy has what the primary lacks.
+func (r *rebuilds) conclude(ctx context.Context, order fsm.Rebuilding, mine bool) error {
+	p := r.n.promises.get()
+	outcome, reason := fsm.OutcomeDone, "follows on a copy of "+string(order.Donor)
+	if p.Quarantine != "" {
+		outcome, reason = fsm.OutcomeFailed, "the copy is of no use: "+p.Quarantine
+	}
+	if mine {
+		if err := r.report(ctx, order, outcome, reason); err != nil {
+			return err
+		}
+	}
+	r.mu.Lock()
+	r.phase, r.inbox, r.found = "", nil, fsm.RebuildNeed{}
+	r.mu.Unlock()
+	if err := r.n.cfg.Rebuilder.Finish(); err != nil {
+		return err
+	}
+	r.n.log.Info("rebuild has ended", "rebuild", order.Index, "outcome", outcome, "reason", reason)
+	return nil
+}
+
+// report makes the log say how a rebuild ended.
+func (r *rebuilds) report(ctx context.Context, order fsm.Rebuilding, outcome fsm.Outcome, reason string) error {
+	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
+	defer cancel()
+	end := fsm.Rebuilt{Node: r.n.cfg.Node, Index: order.Index, Outcome: outcome, Reason: reason}
+	var err error
+	if r.n.leading.Load() != nil {
+		err = r.n.propose(ctx, fsm.Command{At: time.Now(), Rebuilt: &end})
+	} else {
+		err = r.n.callLeader(ctx, "rebuilt", end, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("telling the log how the rebuild ended: %w", err)
+	}
+	if outcome != fsm.OutcomeDone {
+		r.mu.Lock()
+		r.phase, r.inbox = "", nil
+		r.mu.Unlock()
+	}
+	return nil
+}

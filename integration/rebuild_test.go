@@ -1,0 +1,199 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/highbase/highbase/cluster/api"
+	"github.com/highbase/highbase/sandbox"
+)
+
+func needsBackupTool(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("mariadb-backup"); err != nil {
+		t.Skipf("skipping, no backup tool to test with (scripts/deps.sh): %v", err)
+	}
+}
+
+// TestRebuild: a node whose data is of no use comes back by itself, on a copy.
+func TestRebuild(t *testing.T) {
+	needsBackupTool(t)
+	g := newGroup(t, sandbox.Options{})
+	g.run(t, "errant transaction on a replica", func(s *scenario) {
+		victim := s.others(s.primary())[0]
+		s.asManager(victim, "CREATE TABLE highbase.errant (id INT PRIMARY KEY)", "INSERT INTO highbase.errant VALUES (1)")
+		s.rebuilt(victim, "errant")
+		if s.hasTable(victim, "highbase", "errant") {
+			s.Errorf("%s still has what nobody else had", victim)
+		}
+		if log := tail(s.host(victim).Log, 2000); !strings.Contains(log, "kept in ") {
+			s.Errorf("%s does not say where it kept its errant transactions", victim)
+		}
+	})
+	g.run(t, "purged binary logs", func(s *scenario) {
+		victim := s.others(s.primary())[1]
+		s.fault("cut", victim)
+		s.writesGoOn()
+		s.purge(s.primary())
+		s.fault("heal", victim)
+		s.rebuilt(victim, "purged")
+	})
+	g.run(t, "DDL in the tail of a killed primary", func(s *scenario) {
+		old := s.primary()
+		s.loneDDL(old)
+		s.fault("kill-host", old)
+		s.fault("heal", clientHost)
+		s.awaitNewPrimary(old)
+		s.fault("heal-all") // starts the host as well
+		s.rebuilt(old, "quarantined")
+		if s.hasTable(old, "highbase", "lone") {
+			s.Errorf("%s still has the table that nobody acknowledged", old)
+		}
+	})
+	g.run(t, "a host that lost its data", func(s *scenario) {
+		victim := s.others(s.primary())[0]
+		s.fault("break-mysqld", victim)
+		s.fault("kill-mysqld", victim)
+		s.byHand(victim, "rm -rf "+s.host(victim).Datadir+"/*")
+		s.fault("mend-mysqld", victim)
+		s.rebuilt(victim, "empty")
+	})
+}
+
+// TestRebuildLosesItsDonor: the copy is slow, its donor's host is killed in the middle.
+func TestRebuildLosesItsDonor(t *testing.T) {
+	needsBackupTool(t)
+	g := newGroup(t, sandbox.Options{Nodes: 4, Settings: map[string]string{"rebuild_rate": "1000000"}})
+	g.run(t, "donor killed", func(s *scenario) {
+		victim := s.others(s.primary())[0]
+		s.asManager(victim, "CREATE TABLE highbase.errant (id INT PRIMARY KEY)")
+		var donor string
+		s.await("a copy on its way", func(st api.Status) bool {
+			n := nodeIn(st, victim)
+			if n.Rebuild == nil || n.Rebuild.Bytes == 0 {
+				return false
+			}
+			donor = n.Rebuild.From
+			return true
+		})
+		s.fault("kill-host", donor)
+		s.await("another donor", func(st api.Status) bool {
+			n := nodeIn(st, victim)
+			return n.Rebuild != nil && n.Rebuild.From != donor
+		})
+		s.fault("start-host", donor)
+		s.rebuilt(victim, "errant")
+	})
+}
+
+// rebuilt waits until a node has been seen on its way and follows again, and for the reason that counts.
+func (s *scenario) rebuilt(node, cause string) {
+	s.Helper()
+	s.await(node+" to be rebuilt for "+cause, func(st api.Status) bool {
+		n := nodeIn(st, node)
+		return n.Rebuild != nil && n.Rebuild.Cause == cause
+	})
+	s.await(node+" to follow on its copy", func(st api.Status) bool {
+		n := nodeIn(st, node)
+		return n.Rebuild == nil && n.Role == api.RoleReplica
+	})
+}
+
+func nodeIn(st api.Status, id string) api.Node {
+	for _, n := range st.Nodes {
+		if n.ID == id {
+			return n
+		}
+	}
+	return api.Node{}
+}
+
+func (s *scenario) host(name string) sandbox.Host {
+	s.Helper()
+	for _, h := range s.Facts.Hosts {
+		if h.Name == name {
+			return h
+		}
+	}
+	s.Fatalf("no host %s", name)
+	return sandbox.Host{}
+}
+
+func (s *scenario) asManager(host string, statements ...string) {
+	s.Helper()
+	db := s.manager(host)
+	defer db.Close()
+	for _, statement := range statements {
+		if _, err := db.ExecContext(s.ctx, statement); err != nil {
+			s.Fatalf("on %s: %s: %v", host, statement, err)
+		}
+	}
+}
+
+// purge leaves a server only its newest binary log.
+func (s *scenario) purge(host string) {
+	s.Helper()
+	db := s.manager(host)
+	defer db.Close()
+	var file string
+	rows, err := db.QueryContext(s.ctx, "SHOW BINARY LOGS")
+	if err == nil {
+		rows.Close()
+		if _, err = db.ExecContext(s.ctx, "FLUSH BINARY LOGS"); err == nil {
+			rows, err = db.QueryContext(s.ctx, "SHOW BINARY LOGS")
+		}
+	}
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var size int64
+		if err := rows.Scan(&file, &size); err != nil {
+			s.Fatal(err)
+		}
+	}
+	if _, err := db.ExecContext(s.ctx, fmt.Sprintf("PURGE BINARY LOGS TO '%s'", file)); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// loneDDL makes the primary log a statement that nobody acknowledges: its replicas are cut off first, and before them the
+// clients, because behind a row that waits the statement would not be logged. Soon after, its lease ends and it is killed.
+func (s *scenario) loneDDL(primary string) {
+	s.Helper()
+	db := s.manager(primary)
+	defer db.Close()
+	if err := db.PingContext(s.ctx); err != nil {
+		s.Fatal(err)
+	}
+	s.fault("cut", clientHost)
+	s.fault("partition", primary+"/"+strings.Join(s.others(primary), ","))
+	ctx, cancel := context.WithCancel(s.ctx)
+	s.Cleanup(cancel)
+	go func() { _, _ = db.ExecContext(ctx, "CREATE TABLE highbase.lone (id INT PRIMARY KEY)") }() // it never returns
+	err := Await(s.ctx, "the statement to be carried out", func(ctx context.Context) (bool, string) {
+		exit, out, err := s.Command(ctx, primary, "test", "-e", s.host(primary).Datadir+"/highbase/lone.frm")
+		return exit == 0 && err == nil, fmt.Sprint(out, err)
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *scenario) hasTable(host, schema, name string) bool {
+	s.Helper()
+	var n int
+	db := s.manager(host)
+	defer db.Close()
+	err := db.QueryRowContext(s.ctx, "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?", schema, name).Scan(&n)
+	if err != nil {
+		s.Logf("asking %s for %s.%s: %v", host, schema, name, err)
+	}
+	return n > 0
+}

@@ -1,0 +1,151 @@
+package mysqld
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"time"
+)
+
+// Errors of MySQL's CLONE (errmsg-8.0 and later).
+const (
+	errRestartFailed  = 3707 // ER_RESTART_SERVER_FAILED: cloned; nobody but hbd starts the server again
+	errCloneConflicts = 3634 // ER_CLONE_TOO_MANY_CONCURRENT_CLONES
+)
+
+// cloneTimeout bounds one clone; a statement without a bound of its own gets a short
+// one.
+const cloneTimeout = 48 * time.Hour
+
+// receiveClone notes whom to clone from. MySQL replaces its own data while it
+// clones, so that everything else is Place's; the donor's stream is empty.
+func (r *Rebuild) receiveClone(_ context.Context, in Incoming) error {
+	if in.Host == "" {
+		return fmt.Errorf("%w: a clone needs the donor's address", ErrBackup)
+	}
+	if _, err := io.Copy(io.Discard, in.Stream); err != nil {
+		return err
+	}
+	return r.setMark(rebuildMark{ID: in.ID, Stage: RebuildPrepared, Host: in.Host, Port: in.Port, Rate: in.Rate})
+}
+
+// placeClone clones into the server's own data directory. The server ends when it
+// is done. Repeated after a crash it waits for a clone that goes on without us, and
+// takes one that has ended for done.
+func (r *Rebuild) placeClone(ctx context.Context, m rebuildMark) error {
+	if err := r.cfg.Service.Start(ctx, StartOptions{}); err != nil {
+		return fmt.Errorf("starting the server to clone into: %w", err)
+	}
+	s := r.cfg.Server
+	if m.Stage == RebuildPrepared {
+		begun, err := row(ctx, s.db, "SELECT CAST(NOW(3) AS CHAR) AS now_is")
+		if err != nil {
+			return fmt.Errorf("asking the server for the time: %w", err)
+		}
+		m.Stage, m.Began = RebuildPlacing, begun["now_is"]
+		if err := r.setMark(m); err != nil {
+			return err
+		}
+	}
+	done, err := s.cloned(ctx, m.Began)
+	if err == nil && !done {
+		err = s.clone(ctx, m)
+	}
+	if err != nil {
+		return err
+	}
+	// It shuts down by itself after a clone; one that was done before is running.
+	if !done {
+		if err := poll(ctx, func() (bool, error) {
+			_, running, err := r.cfg.Service.Running(ctx)
+			return !running, err
+		}); err != nil {
+			return fmt.Errorf("waiting for the cloned server to end: %w", err)
+		}
+	}
+	m.Stage = RebuildPlaced
+	return r.setMark(m)
+}
+
+// clone runs CLONE INSTANCE to its end.
+func (s *Server) clone(ctx context.Context, m rebuildMark) error {
+	plugin, err := row(ctx, s.db, "SELECT PLUGIN_STATUS AS status FROM information_schema.PLUGINS WHERE PLUGIN_NAME='clone'")
+	if err != nil {
+		return fmt.Errorf("looking for the clone plugin: %w", err)
+	}
+	if plugin["status"] != "ACTIVE" {
+		return fmt.Errorf("%w: the plugin clone is not loaded; hbd loads it at every start it makes: restart the server through hbd", ErrUnsupported)
+	}
+	// In MiB per second, 0 for no limit.
+	limit := m.Rate >> 20
+	if m.Rate > 0 && limit == 0 {
+		limit = 1
+	}
+	donor := net.JoinHostPort(m.Host, strconv.Itoa(int(m.Port)))
+	if err := execute(ctx, s.db, "STOP REPLICA", fmt.Sprintf("SET GLOBAL clone_max_data_bandwidth=%d", limit)); err != nil {
+		return err
+	}
+	if err := execArgs(ctx, s.db, "SET GLOBAL clone_valid_donor_list=?", donor); err != nil {
+		return err
+	}
+	s.log.Info("cloning", "from", donor, "mib_per_second", limit)
+	ctx, cancel := context.WithTimeout(ctx, cloneTimeout)
+	defer cancel()
+	err = execArgs(ctx, s.db, fmt.Sprintf("CLONE INSTANCE FROM ?@?:%d IDENTIFIED BY ?", m.Port), s.cfg.ReplicationUser, m.Host, s.cfg.ReplicationPassword)
+	switch number := serverErrorNumber(err); {
+	case err == nil, number == errRestartFailed, number == 0 && Classify(err) == FaultDown:
+		return nil
+	case number == errCloneConflicts:
+		return fmt.Errorf("cloning from %s: a clone is under way already: %w", donor, err)
+	}
+	return fmt.Errorf("%w: cloning from %s: %w", ErrBackup, donor, err)
+}
+
+// cloned reports whether the server's last clone began at or after a time and was
+// completed. While one is going on it waits for its end.
+func (s *Server) cloned(ctx context.Context, began string) (bool, error) {
+	var done bool
+	err := poll(ctx, func() (bool, error) {
+		st, err := row(ctx, s.db, "SELECT STATE AS state, BEGIN_TIME >= "+quotedList([]string{began})+" AS ours FROM performance_schema.clone_status")
+		if err != nil {
+			return false, fmt.Errorf("reading the clone's status: %w", err)
+		}
+		done = st["state"] == "Completed" && st.yes("ours")
+		return st["state"] != "In Progress", nil
+	})
+	return done, err
+}
+
+// CloneSize is about how many bytes a clone of this server has.
+func (s *Server) CloneSize(ctx context.Context) (int64, error) {
+	st, err := s.Status(ctx)
+	if err != nil {
+		return 0, err
+	}
+	size, err := copySize(st.DataDir)
+	if err != nil {
+		return 0, fmt.Errorf("sizing the data: %w", err)
+	}
+	return size, nil
+}
+
+// CloneProgress is how far a clone into this server is; ok only while one is under
+// way.
+func (s *Server) CloneProgress(ctx context.Context) (received, size int64, ok bool) {
+	if s.cfg.Dialect != "mysql" {
+		return 0, 0, false
+	}
+	p, err := row(ctx, s.db, "SELECT SUM(DATA) AS data, SUM(ESTIMATE) AS estimate, SUM(STATE='In Progress') AS going FROM performance_schema.clone_progress")
+	if err != nil || p.number("going") == 0 {
+		return 0, 0, false // it is down for a moment, or has not begun
+	}
+	return int64(p.number("data")), int64(p.number("estimate")), true
+}
+
+// adoptHistory: a clone brings gtid_executed along, and what its donor knew of a
+// source, which is not this server's.
+func (mysqlDialect) adoptHistory(ctx context.Context, q querier, _ string) error {
+	return execute(ctx, q, "STOP REPLICA", "RESET REPLICA ALL")
+}
