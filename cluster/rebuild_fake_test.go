@@ -258,19 +258,6 @@ func (d *disk) SaveErrant(_ context.Context, history string) (string, []string, 
 	return "errant.binlog", out, nil
 }
 
-// leaveSync takes a node out of the sync set on every node, as a committed shrink does.
-func (c *testCluster) leaveSync(id fsm.NodeID) {
-	for _, m := range c.nodes {
-		if m.Node == nil {
-			continue
-		}
-		m.store.mu.Lock()
-		m.store.state.Sync.Members = slices.DeleteFunc(slices.Clone(m.store.state.Sync.Members), func(s fsm.SyncMember) bool { return s.Node == id })
-		m.store.mu.Unlock()
-		m.store.notify()
-	}
-}
-
 // errantOn writes a transaction on a replica that nobody else has.
 func (c *testCluster) errantOn(id fsm.NodeID) txn {
 	h := c.node(id).host
