@@ -71,6 +71,10 @@ func hbdConfig(p plan, h planHost, s server) (string, error) {
 	}
 	fmt.Fprintf(&b, "timing: %s\non_service_down: %s\n", p.Timing, p.OnServiceDown)
 	fmt.Fprintf(&b, "log: {level: %s, format: text}\n", p.LogLevel)
+	fmt.Fprintf(&b, "sync:\n  min_replicas: %d\n", p.MinReplicas)
+	if p.DegradeAfter > 0 {
+		fmt.Fprintf(&b, "  degrade_after: %v\n", p.DegradeAfter)
+	}
 	if len(p.Settings) > 0 {
 		b.WriteString("settings:\n")
 		for _, key := range slices.Sorted(maps.Keys(p.Settings)) {

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"time"
 )
 
 // Sentinel errors of this package; callers tell them apart with errors.Is.
@@ -40,6 +41,8 @@ type Options struct {
 	ServerPath    string            // directory with the server's programs, or root of its unpacked packages; see server.program if empty
 	Timing        string            // timing profile in hbd's configuration: "lan" (default) or "fast"
 	OnServiceDown string            // "restart" (default) or "failover"
+	MinReplicas   int               // acknowledgements that are never given up (sync.min_replicas)
+	DegradeAfter  time.Duration     // without replicas for so long writes go on without them (sync.degrade_after); the profile's if 0
 	Settings      map[string]string // thresholds of hbd's settings section that differ from the profile's
 	LogLevel      string            // hbd's log level: debug, info (default), warn, error
 	VIP6          bool              // gives the cluster an IPv6 VIP as well
@@ -123,6 +126,15 @@ func (o Options) check() error {
 	}
 	if o.Witnesses < 0 || o.Witnesses > 9 {
 		return usagef("witnesses = %d: want 0 to 9", o.Witnesses)
+	}
+	if o.MinReplicas < 0 || o.MinReplicas > o.Nodes-1 {
+		return usagef("min-replicas = %d: %d database hosts have %d replicas", o.MinReplicas, o.Nodes, o.Nodes-1)
+	}
+	if o.MinReplicas > 1 && o.Server == "mariadb" {
+		return usagef("min-replicas = %d: MariaDB waits for one replica", o.MinReplicas)
+	}
+	if o.DegradeAfter < 0 {
+		return usagef("degrade-after = %v: want a duration above 0", o.DegradeAfter)
 	}
 	if o.DiskSize != 0 && o.DiskSize < minDiskSize {
 		return usagef("disk size = %d bytes: a data directory needs at least %d", o.DiskSize, minDiskSize)

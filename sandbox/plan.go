@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // Ports are hbd's defaults; every host has its own address, so they never clash.
@@ -38,6 +39,8 @@ type plan struct {
 	Timing        string            `json:"timing"`
 	OnServiceDown string            `json:"on_service_down"`
 	LogLevel      string            `json:"log_level"`
+	MinReplicas   int               `json:"min_replicas"`
+	DegradeAfter  time.Duration     `json:"degrade_after"` // ns; 0: the profile's
 	Settings      map[string]string `json:"settings,omitempty"`
 	Bare          bool              `json:"bare"`
 	DiskSize      int64             `json:"disk_size,omitempty"`
@@ -68,6 +71,7 @@ func newPlan(o Options) (plan, error) {
 	p := plan{
 		Name: o.Name, Dir: filepath.Join(o.Dir, o.Name), Subnet: subnetOf(o.Name),
 		Server: o.Server, ServerPath: o.ServerPath, Timing: o.Timing, OnServiceDown: o.OnServiceDown, LogLevel: o.LogLevel, Settings: o.Settings,
+		MinReplicas: o.MinReplicas, DegradeAfter: o.DegradeAfter,
 		Bare: o.Bare, DiskSize: o.DiskSize, HBD: o.HBD, Program: o.Program,
 		Secrets: secrets{Manager: rand.Text(), Replication: rand.Text(), App: rand.Text()},
 	}

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/highbase/highbase/sandbox"
 )
@@ -239,9 +240,11 @@ func TestBadOptions(t *testing.T) {
 		{`sandbox name "A b"`, sandbox.Options{Name: "A b"}},
 		{"nodes = 10", sandbox.Options{Nodes: 10}},
 		{"witnesses = -1", sandbox.Options{Witnesses: -1}},
-		{"server = mysql", sandbox.Options{Server: "mysql"}},
 		{`server = "oracle"`, sandbox.Options{Server: "oracle"}},
 		{`timing = "slow"`, sandbox.Options{Timing: "slow"}},
+		{"min-replicas = 3: 3 database hosts have 2 replicas", sandbox.Options{Server: "mysql", MinReplicas: 3}},
+		{"MariaDB waits for one", sandbox.Options{MinReplicas: 2}},
+		{"degrade-after = -1s", sandbox.Options{DegradeAfter: -time.Second}},
 		{"disk size = 5", sandbox.Options{DiskSize: 5}},
 		{"the directory is too long", sandbox.Options{Bare: true, Dir: "/tmp/" + strings.Repeat("x", 100)}},
 	} {

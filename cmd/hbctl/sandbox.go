@@ -101,6 +101,8 @@ func newSandboxUp(place *sandboxPlace) *cobra.Command {
 	f.StringVar(&o.ServerPath, "server-path", "", "directory with the server's programs, or root of its unpacked packages (default: $PATH; MySQL: see scripts/unpack-server.sh)")
 	f.StringVar(&o.Timing, "timing", "lan", "timing profile: lan or fast")
 	f.StringVar(&o.OnServiceDown, "on-service-down", "restart", "what a dead server means: restart or failover")
+	f.IntVar(&o.MinReplicas, "min-replicas", 0, "acknowledgements that are never given up: with too few replicas writes wait")
+	f.DurationVar(&o.DegradeAfter, "degrade-after", 0, "without replicas for so long writes go on without them (default: the timing profile's)")
 	f.StringVar(&o.LogLevel, "log-level", "info", "hbd's log level: debug, info, warn or error")
 	f.BoolVar(&o.VIP6, "vip6", false, "an IPv6 VIP as well")
 	f.BoolVar(&o.Bare, "bare", false, "hosts with a server and no hbd; replication is not set up")

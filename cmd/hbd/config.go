@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/goccy/go-yaml/ast"
 
@@ -23,6 +24,7 @@ type config struct {
 	VIPs          []vipConfig   `yaml:"vips"`
 	Timing        string        `yaml:"timing"`
 	OnServiceDown string        `yaml:"on_service_down"`
+	Sync          syncConfig    `yaml:"sync"`
 	SettingsNode  ast.Node      `yaml:"settings"` // read once the profile is known
 	Server        *serverConfig `yaml:"server"`   // nil on a witness
 	FenceHook     []string      `yaml:"fence_hook"`
@@ -30,6 +32,12 @@ type config struct {
 	Settings      fsm.Settings  `yaml:"-"`
 	Warnings      []string      `yaml:"-"` // what is allowed and unwise
 	self          *peerConfig   // this node among the peers
+}
+
+// syncConfig is what is given up for writes to go on, and when. Nil: the profile's value.
+type syncConfig struct {
+	MinReplicas  *int           `yaml:"min_replicas"`
+	DegradeAfter *time.Duration `yaml:"degrade_after"`
 }
 
 type portsConfig struct {

@@ -32,12 +32,13 @@ func (c *config) readSettings(d *decoder) {
 	if c.SettingsNode != nil {
 		d.mapping(c.SettingsNode, reflect.ValueOf(&c.Settings).Elem(), "settings")
 	}
-	for key, instead := range map[string]string{"profile": "timing", "on_service_down": "on_service_down"} {
+	for key, instead := range settingsElsewhere {
 		if d.places["settings."+key] != nil {
-			d.refuse("settings."+key, "cannot be set here", "set "+instead+" at the top level")
+			d.refuse("settings."+key, "cannot be set here", "set "+instead+" instead")
 		}
 	}
 	c.Settings.Profile, c.Settings.OnServiceDown = profile.Profile, fsm.ServiceDownPolicy(c.OnServiceDown)
+	c.readSync(d)
 	if len(d.problems) > 0 {
 		return // relations between values that could not be read say nothing
 	}
@@ -53,6 +54,38 @@ func (c *config) readSettings(d *decoder) {
 	}
 }
 
+// settingsElsewhere are the settings of the log that have a place of their own in the file.
+var settingsElsewhere = map[string]string{
+	"profile": "timing", "on_service_down": "on_service_down",
+	"sync_min_replicas": "sync.min_replicas", "degrade_after": "sync.degrade_after",
+}
+
+// readSync lays the section sync over the profile. More acknowledgements than there can be would stop every write.
+func (c *config) readSync(d *decoder) {
+	if c.Sync.DegradeAfter != nil {
+		c.Settings.DegradeAfter = *c.Sync.DegradeAfter
+	}
+	if c.Sync.MinReplicas == nil {
+		return
+	}
+	n, replicas := *c.Sync.MinReplicas, -1
+	for _, p := range c.Peers {
+		if p.Role == string(fsm.RoleData) {
+			replicas++
+		}
+	}
+	switch {
+	case n < 0:
+		d.refuse("sync.min_replicas", fmt.Sprintf("is %d", n), "use 0, or the number of replicas without whose acknowledgement no write may succeed")
+		return
+	case n > replicas && replicas >= 0:
+		d.refuse("sync.min_replicas", fmt.Sprintf("is %d, and %d data nodes have %d replicas", n, replicas+1, replicas), fmt.Sprintf("use 0 to %d", replicas))
+	case n > 1 && c.Server != nil && c.Server.Dialect == dialectMariaDB:
+		d.refuse("sync.min_replicas", fmt.Sprintf("is %d, and MariaDB waits for one replica", n), "use 0 or 1")
+	}
+	c.Settings.SyncMinReplicas = n
+}
+
 // unjoin takes apart what errors.Join put together.
 func unjoin(err error) []error {
 	if many, ok := err.(interface{ Unwrap() []error }); ok {
@@ -64,8 +97,10 @@ func unjoin(err error) []error {
 // settingIn finds the setting of the file that a message speaks of: the first of its words that is a key given there.
 func settingIn(message string, d *decoder) string {
 	for _, word := range regexp.MustCompile(`[a-z_]+`).FindAllString(message, -1) {
-		if d.places["settings."+word] != nil {
-			return "settings." + word
+		for _, section := range []string{"settings.", "sync."} {
+			if d.places[section+word] != nil {
+				return section + word
+			}
 		}
 	}
 	return "settings"

@@ -50,6 +50,9 @@ func TestGoodConfig(t *testing.T) {
 	if c.Settings.Lease != 1500*time.Millisecond || c.Settings.Renew != 200*time.Millisecond || c.Settings.OnServiceDown != fsm.OnServiceDownFailover {
 		t.Errorf("settings: %+v", c.Settings)
 	}
+	if c.Settings.SyncMinReplicas != 1 || c.Settings.DegradeAfter != 30*time.Second {
+		t.Errorf("sync: %+v", c.Settings)
+	}
 	if c.Server.Port != 3307 || c.Ports.API != 7948 || c.Ports.Metrics != 17949 {
 		t.Errorf("ports: server %d, %+v", c.Server.Port, c.Ports)
 	}
@@ -139,8 +142,8 @@ func schemaKeys(of reflect.Type, prefix string) []string {
 	var out []string
 	for name, i := range keysOf(of) {
 		key := strings.TrimPrefix(prefix+"."+name, ".")
-		if prefix == "settings" && (name == "profile" || name == "on_service_down") {
-			continue // these have their place at the top
+		if prefix == "settings" && settingsElsewhere[name] != "" {
+			continue // these have their place elsewhere
 		}
 		out = append(out, key)
 		field := of.Field(i).Type
@@ -208,6 +211,18 @@ func TestDocumentedDefaults(t *testing.T) {
 				t.Errorf("%s of profile %s: the page says %s, the code %v (%v)", key, name, m[column+1], v.Field(i), err)
 			}
 		}
+	}
+}
+
+// TestSyncDefaults: without the section the profile's values count, and an empty value is none.
+func TestSyncDefaults(t *testing.T) {
+	_, text := inDir(t, strings.Replace(readTestdata(t, "good.yaml"), "sync: {min_replicas: 1, degrade_after: 30s}\n", "", 1))
+	c, err := parseConfig("hbd.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Settings.SyncMinReplicas != 0 || c.Settings.DegradeAfter != 10*time.Second {
+		t.Errorf("sync: %+v", c.Settings)
 	}
 }
 
