@@ -12,7 +12,7 @@ import (
 // prepared: everything is checked, and everything that can be done beforehand is done, while the old primary still serves. The set shrinks to the
 // candidate and those that W needs besides; the others are turned to replicate from the candidate.
 func (d *deciding) prepared() {
-	if d.serviceGone() || !d.gatesPass() {
+	if d.serviceGone() || d.writesWait() || !d.gatesPass() {
 		return
 	}
 	s, to := d.s, d.s.Op.To
@@ -20,20 +20,51 @@ func (d *deciding) prepared() {
 		d.propose(Command{Release: &Release{OpID: s.Op.ID, Epoch: s.Epoch}})
 		return
 	}
-	for i := len(s.Sync.Members) - 1; i >= 0 && len(s.Sync.Members) > s.Sync.Acks; i-- {
-		if m := s.Sync.Members[i]; m.Node != to {
-			d.intend("switchover.shrink", Intend{Kind: ChangeShrink, Node: m.Node, Cause: fmt.Sprintf("%s is to replicate from %s before the pause", m.Node, to)})
-			return
-		}
+	if len(s.Sync.Members) > s.Sync.Acks {
+		out := d.dispensable(to)
+		d.intend("switchover.shrink", Intend{Kind: ChangeShrink, Node: out, Cause: fmt.Sprintf("%s is to replicate from %s before the pause", out, to)})
+		return
 	}
 	d.say("switchover.chain", to, true, "%v replicate from it before the pause", d.others())
 	d.propose(Command{Chain: &Chain{OpID: s.Op.ID, Epoch: s.Epoch}})
 }
 
+// dispensable is the member that leaves the set first: one that cannot acknowledge, or writes would wait for it as soon as the others have left.
+func (d *deciding) dispensable(candidate NodeID) NodeID {
+	able, sick := d.sortMembers()
+	for _, n := range sick {
+		if n.ID != candidate {
+			return n.ID
+		}
+	}
+	able = slices.DeleteFunc(able, func(m SyncMember) bool { return m.Node == candidate })
+	return able[len(able)-1].Node
+}
+
+// writesWait rolls back when too few members are left to acknowledge. While a planned change runs nobody else is taken into the set; those that have
+// left it for the change are needed again, long before anything is given up.
+func (d *deciding) writesWait() bool {
+	s := d.s
+	_, sick := d.sortMembers()
+	left := len(s.Sync.Members)
+	var why []string
+	for _, n := range sick {
+		if d.sickFor(n) >= s.Settings.FailAfter {
+			left--
+			why = append(why, fmt.Sprintf("%s %s", n.ID, CannotAck(s, d.v, n.ID)))
+		}
+	}
+	if left >= s.Sync.Acks {
+		return false
+	}
+	d.rollback("writes wait for their acknowledgement: " + join(why))
+	return true
+}
+
 // chained: the pause begins when the others are connected to the candidate, or cannot be waited for any longer: then the first commit waits until the
 // old primary has been turned round.
 func (d *deciding) chained() {
-	if d.serviceGone() || !d.gatesPass() {
+	if d.serviceGone() || d.writesWait() || !d.gatesPass() {
 		return
 	}
 	s := d.s

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-var ruleCases = slices.Concat(operationCases, setCases)
+var ruleCases = slices.Concat(operationCases, setCases, chainCases)
 
 // sick is a cluster some of whose members could not acknowledge for so long.
 func sick(d time.Duration, members []Member, ids ...NodeID) func(*testing.T) *scene {

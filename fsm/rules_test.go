@@ -152,7 +152,6 @@ var operationCases = []ruleCase{
 		c.leaseClear = c.now - c.s.Settings.AgentGrace + 1
 	})},
 
-	{code: "switchover.prepare", name: "every gate passes", acts: true, commands: []string{"release"}, make: switching},
 	{code: "switchover.prepare", name: "the candidate lags", acts: true, verdict: "candidate.lag", commands: []string{}, make: func(t *testing.T) *scene {
 		c := switching(t)
 		lag := 60.0

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -37,9 +38,13 @@ var sceneWall = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 func data(ids ...NodeID) []Member {
 	var out []Member
 	for _, id := range ids {
-		out = append(out, Member{ID: id, Instance: "x-" + string(id), Address: "10.77.0.1", MySQLPort: 3306, Role: RoleData, Priority: 100})
+		out = append(out, Member{ID: id, Instance: "x-" + string(id), Address: address(id), MySQLPort: 3306, Role: RoleData, Priority: 100})
 	}
 	return out
+}
+
+func address(id NodeID) string {
+	return "10.77.0." + strings.TrimLeft(string(id), "abcdefghijklmnopqrstuvwxyz-")
 }
 
 func witness(id NodeID) Member { return Member{ID: id, Instance: "x-" + string(id), Role: RoleWitness} }
@@ -111,6 +116,14 @@ func (c *scene) leaves(t testing.TB, id NodeID) {
 	t.Helper()
 	c.must(t, Command{Intend: &Intend{Epoch: c.s.Epoch, Kind: ChangeShrink, Node: id}})
 	c.must(t, Command{Complete: &Complete{Epoch: c.s.Epoch, Index: c.s.Change.Index, Position: "0-1-100", Holders: c.s.Sync.Members}})
+}
+
+// replicates has nodes report that they replicate from another, and acknowledge there.
+func (c *scene) replicates(source NodeID, ids ...NodeID) {
+	for _, id := range ids {
+		sv := &c.obs[id].Server
+		sv.SourceHost, sv.SourcePort, sv.IORunning, sv.SQLRunning, sv.ReplicaSync = address(source), 3306, true, true, true
+	}
 }
 
 // serve makes a node report that it serves the present epoch, for the newest order.

@@ -31,6 +31,8 @@ type toyNode struct {
 	ReleasedOp   uint64
 	Whole        uint64
 	WholeRun     int
+	ChainEpoch   uint64
+	ChainRun     int
 	Source       NodeID
 	IO           bool
 	SourceSync   bool
@@ -156,11 +158,12 @@ func (w *toy) barrierDone(id NodeID) bool {
 func (w *toy) local(id NodeID) Local {
 	s, n := w.c.s, w.nodes[id]
 	p := w.nodes[s.Primary]
+	source, _ := s.Member(n.Source)
 	return Local{Fresh: n.Fresh, Held: n.Held, Followed: n.Followed, Frozen: n.Frozen, ReleasedOp: n.ReleasedOp, LeaseEpoch: s.Epoch, LeaseValid: w.lease(id),
 		GateOpen: n.Gate, VIPHeld: n.VIP, OtherServes: s.Primary != id && p != nil && p.Gate, BarrierDone: w.barrierDone(id), Announced: n.VIP, ServedIndex: n.Served,
-		FailedIndex: n.Failed, FollowsRight: n.Source != "" && n.Source == s.Primary, Blocked: n.Blocked, Confirmed: w.confirmed(), SyncOff: n.SyncOff, Prepared: n.Prepared, PortGated: n.PortGated,
+		FailedIndex: n.Failed, FollowsRight: n.Source != "" && n.Source == s.SourceOf(id), Blocked: n.Blocked, Confirmed: w.confirmed(), SyncOff: n.SyncOff, Prepared: n.Prepared, PortGated: n.PortGated,
 		Server: ServerStatus{State: n.Server, ReadOnly: n.ReadOnly, HasReplication: n.Source != "", IORunning: n.IO, SQLRunning: n.Source != "", ReplicaSync: n.IO && n.Acking, ReplicaSyncSet: n.Acking,
-			SourceSync: n.SourceSync, Acks: int(flag01(n.SourceSync))}}
+			SourceSync: n.SourceSync, Acks: int(flag01(n.SourceSync)), SourceHost: source.Address, SourcePort: source.MySQLPort}}
 }
 
 // round is one second of a world: the nodes do what their table says, the leader what its own says.
@@ -251,13 +254,24 @@ func (w *toy) follow(id NodeID, a Action) {
 	if a.Kind == ActReturn && n.Server != ServerUp {
 		n.Server, n.Run = ServerUp, n.Run+1
 	}
-	if n.Followed < a.Epoch {
-		n.Followed, n.Whole, n.WholeRun = a.Epoch, a.Epoch, n.Run
-	}
+	n.promise(w.c.s, a)
+	n.Acking = w.c.s.MayAcknowledge(id) && (a.Target == w.c.s.Primary || n.Source == a.Target)
 	n.Source, n.IO, n.SourceSync, n.ReadOnly = a.Target, true, false, true
-	_, n.Acking = w.c.s.Sync.Member(id)
 	if n.Acking {
 		n.SyncOff = 0
 	}
 	n.Blocked = slices.DeleteFunc(n.Blocked, func(o NodeID) bool { return o == a.Target })
+}
+
+// promise: of the epoch to come a chained node may receive something from now on.
+func (n *toyNode) promise(s State, a Action) {
+	if n.Followed < a.Epoch {
+		n.Followed, n.Whole, n.WholeRun = a.Epoch, a.Epoch, n.Run
+		if n.ChainEpoch == a.Epoch {
+			n.WholeRun = n.ChainRun
+		}
+	}
+	if a.Target != s.Primary && n.ChainEpoch != s.Epoch+1 {
+		n.ChainEpoch, n.ChainRun = s.Epoch+1, n.Run
+	}
 }

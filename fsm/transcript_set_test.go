@@ -16,9 +16,14 @@ func (p *player) playSet(line string, w []string) []string {
 		}
 	case "prepares": // the primary has done what the change needs, and says where it was after that
 		o := c.obs[node]
+		if c.s.Change == nil {
+			p.t.Fatalf("%q: no change is intended: %s; %v", line, p.state(), c.last.Verdicts)
+		}
 		o.Prepared, o.PreparedAt, o.PortGated = c.s.Change.Index, w[2], c.s.CoverPort()
 	case "holds":
 		c.obs[node].Server.Received = w[2]
+	case "replicates":
+		c.replicates(NodeID(w[2]), node)
 	case "caught-up":
 		c.caughtUp = append(c.caughtUp, SyncMember{Node: node, Incarnation: c.obs[node].Incarnation})
 	case "again": // a host that was off is back as a replica of another incarnation
@@ -65,6 +70,8 @@ func change(kind ChangeKind, node NodeID, acks int) string {
 
 func sentenceOfSet(c Command) string {
 	switch {
+	case c.Chain != nil:
+		return "chain: those outside the set replicate from the candidate"
 	case c.Grow != nil:
 		return fmt.Sprintf("grow by %s as %s", c.Grow.Node, c.Grow.Incarnation)
 	case c.Recount != nil:
