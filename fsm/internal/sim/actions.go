@@ -177,18 +177,24 @@ func (n *node) follow(a fsm.Action) {
 	if !v.up() || target == nil || target == n {
 		return
 	}
+	if !n.named(target) || n.state().Epoch != a.Epoch && !n.w.cfg.Controls.SkipEpochCheck {
+		return
+	}
 	n.selfFenceBeforeFollow()
+	if n.ackTooEarly(target) {
+		return
+	}
 	if v.hasReplication && v.source != target {
 		n.stopIO()
 	}
 	if v.hasReplication && v.waiting() > 0 || !target.sv.up() || !n.w.linked(n, target) {
 		return
 	}
-	if common(v.log, target.sv.log) < len(v.log) {
+	if common(v.log, target.sv.readable()) < len(v.log) {
 		n.mayRebuild(target, a)
 		return
 	}
-	n.follows(a.Epoch)
+	n.follows(a.Epoch, target)
 	n.attach(target)
 }
 
@@ -198,13 +204,20 @@ func (n *node) selfFenceBeforeFollow() {
 	n.sv.readOnly = true
 }
 
+// named: the state as it is now still says that this is the source to follow.
+func (n *node) named(target *node) bool {
+	return n.state().SourceOf(n.id) == target.id || n.w.cfg.Controls.SkipEpochCheck
+}
+
 func (n *node) attach(target *node) {
 	v := &n.sv
 	if v.source != target || !v.hasReplication {
 		n.w.say(n, "follows %s from %d", target.id, len(v.log))
 	}
 	delete(v.blocked, target)
-	_, in := n.state().Sync.Member(n.id)
+	s := n.state()
+	// Turned on before it has left its old source, its acknowledgements would count there.
+	in := s.MayAcknowledge(n.id) && n.named(target) && (target.id == s.Primary || v.hasReplication && v.source == target)
 	if in {
 		n.syncOff = 0
 	}
@@ -257,6 +270,6 @@ func (n *node) comeBack(a fsm.Action) {
 		v.start()
 	}
 	v.done = len(v.log)
-	n.follows(a.Epoch)
+	n.follows(a.Epoch, target)
 	n.attach(target)
 }

@@ -26,6 +26,8 @@ type node struct {
 	acceptedEpoch, acceptedIndex       uint64
 	wholeEpoch                         uint64 // epoch that was first followed ...
 	wholeID                            string // ... by this incarnation
+	chainEpoch                         uint64 // epoch to come, whose primary-to-be is followed already ...
+	chainID                            string // ... and this was the incarnation when that began
 	term, applied                      int
 
 	// What it keeps in memory.
@@ -166,7 +168,7 @@ func (n *node) observe() fsm.Observation {
 	o.Held, o.Whole = n.own(), n.whole()
 	o.ServedIndex, o.FailedIndex, o.GateOpen, o.VIPHeld = n.servedIndex, n.failedIndex, l.GateOpen, l.VIPHeld
 	o.Prepared, o.PreparedAt, o.PortGated, o.SyncOff, o.Server.LastEpoch = n.prepared, n.preparedAt, n.portGated, n.syncOff, n.sv.lastEpoch()
-	if _, in := s.Sync.Member(n.id); l.FollowsRight && l.Server.IORunning && !l.Server.IOConnecting && l.Server.ReplicaSync == in {
+	if l.FollowsRight && l.Server.IORunning && !l.Server.IOConnecting && l.Server.ReplicaSync == s.MayAcknowledge(n.id) {
 		o.Standing = fsm.StandingReplica
 	}
 	if s.Primary == n.id && n.gateLive() && l.BarrierDone {
@@ -183,14 +185,17 @@ func (n *node) local() fsm.Local {
 	v := &n.sv
 	l := fsm.Local{Fresh: n.fresh, Held: n.held, Followed: n.followed, Frozen: n.frozen, ReleasedOp: n.releasedOp, LeaseEpoch: n.leaseEpoch,
 		LeaseValid: n.leaseValid(), GateOpen: n.gateLive(), VIPHeld: n.vipHeld, OtherClaims: n.otherClaims, Announced: n.announced, ServedIndex: n.servedIndex,
-		FailedIndex: n.failedIndex, Blocked: n.blocks(), Confirmed: n.confirmed(), SyncOff: n.syncOff, Prepared: n.prepared, PortGated: n.portGated, FollowsRight: v.hasReplication && v.source != nil && v.source.id == s.Primary}
+		FailedIndex: n.failedIndex, Blocked: n.blocks(), Confirmed: n.confirmed(), SyncOff: n.syncOff, Prepared: n.prepared, PortGated: n.portGated, FollowsRight: v.hasReplication && v.source != nil && v.source.id == s.SourceOf(n.id)}
 	l.BarrierDone = n.barrierDone(s.Epoch)
-	if p := n.w.node(s.Primary); p != nil {
+	if p := n.w.node(s.SourceOf(n.id)); p != nil {
 		l.SourceUp = p.sv.up() && n.w.linked(n, p)
 	}
 	l.Server = fsm.ServerStatus{State: n.serverState(), ReadOnly: v.readOnly, HasReplication: v.hasReplication, IORunning: v.io, SQLRunning: v.hasReplication,
 		ReplicaSync: v.replicaSync, ReplicaSyncSet: v.syncSet, SourceSync: v.sourceSync, Acks: v.acks, Waiting: v.waiting(), CommitsWait: n.commitsWait()}
-	if _, in := s.Sync.Member(n.id); !in && n.w.cfg.Controls.AckOutside {
+	if v.hasReplication && v.source != nil {
+		l.Server.SourceHost, l.Server.SourcePort = string(v.source.id), port
+	}
+	if !s.MayAcknowledge(n.id) && n.w.cfg.Controls.AckOutside {
 		l.Server.ReplicaSync, l.Server.ReplicaSyncSet = false, false // it is not even looked at
 	}
 	l.Server.IOConnecting = v.io && v.source != nil && !v.connected(v.source)
@@ -234,10 +239,18 @@ func (n *node) whole() uint64 {
 	return 0
 }
 
-// follows promises that this epoch's primary is followed, before anything of it is received.
-func (n *node) follows(epoch uint64) {
+// follows promises that this epoch's primary is followed, before anything of it is received. Whoever is chained to the primary-to-be may receive
+// something of its epoch long before: it has forgotten nothing only if it has forgotten nothing since then.
+func (n *node) follows(epoch uint64, source *node) {
+	s := n.state()
 	if n.followed < epoch {
 		n.followed, n.wholeEpoch, n.wholeID = epoch, epoch, n.sv.incarnation()
+		if n.chainEpoch == epoch && !n.w.cfg.Controls.ForgetChain {
+			n.wholeID = n.chainID
+		}
+	}
+	if source.id != s.Primary && n.chainEpoch != s.Epoch+1 {
+		n.chainEpoch, n.chainID = s.Epoch+1, n.sv.incarnation()
 	}
 }
 

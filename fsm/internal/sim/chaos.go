@@ -46,6 +46,9 @@ func faults() []fault {
 		{"reboot-frozen", 2, (*World).rebootFrozen},
 		{"candidate-dies", 2, (*World).candidateDies},
 		{"shrink-and-die", 2, (*World).shrinkAndDie},
+		{"chain-torn", 1, (*World).chainTorn},
+		{"chain-dies", 2, (*World).chainDies},
+		{"chain-forgets", 1, (*World).chainForgets},
 		{"members-die", 0, (*World).membersDie}, // only where replicas are left outside the set
 		{"loss", 2, func(w *World) { w.loss, w.slow = w.rng.Float64()*0.2, w.rng.Float64()*0.2 }},
 	}
@@ -266,8 +269,8 @@ func (w *World) resume() {
 }
 
 // acceptLoss is an operator who finds an operation that cannot be decided, switches the old primary's host off for a while, vouches for that and
-// accepts that acknowledged writes may be lost.
-func (w *World) acceptLoss() {
+// accepts that acknowledged writes may be lost. Asked again he names a node: histories that cannot be ordered are not chosen among without him.
+func (w *World) acceptLoss(to fsm.NodeID) {
 	s := w.raft.state()
 	if s.Op == nil {
 		return
@@ -276,11 +279,25 @@ func (w *World) acceptLoss() {
 		w.ask(fsm.Command{Begin: &fsm.Begin{Kind: fsm.KindFailover, Epoch: s.Epoch, OpID: s.Op.ID, Cause: "asked for", Actor: "operator", Lossy: true}})
 	} else {
 		w.node(s.Op.From).crashHost(5 * time.Second)
-		w.ask(fsm.Command{AcceptLoss: &fsm.AcceptLoss{OpID: s.Op.ID, Epoch: s.Epoch, Vouched: true, Actor: "operator"}})
+		w.ask(fsm.Command{AcceptLoss: &fsm.AcceptLoss{OpID: s.Op.ID, Epoch: s.Epoch, To: to, Vouched: true, Actor: "operator"}})
 	}
 	w.after(time.Second, func() {
 		if now := w.raft.state(); now.Op != nil && now.Op.Step != fsm.StepPromoted && now.Epoch >= s.Epoch && !w.healthy() {
-			w.acceptLoss()
+			w.acceptLoss(w.fullest(now.Op.From))
 		}
 	})
+}
+
+// fullest is the node besides one that holds most of what was acknowledged.
+func (w *World) fullest(not fsm.NodeID) fsm.NodeID {
+	var best *node
+	for _, n := range w.nodes {
+		if n.data && n.id != not && n.sv.up() && (best == nil || common(n.sv.log, w.chain) > common(best.sv.log, w.chain)) {
+			best = n
+		}
+	}
+	if best == nil {
+		return ""
+	}
+	return best.id
 }

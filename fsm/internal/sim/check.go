@@ -46,6 +46,9 @@ func (w *World) checkCommit(before, next fsm.State, cmd fsm.Command) {
 	if cmd.Settle != nil {
 		w.checkSettled(next)
 	}
+	if cmd.Promote != nil && before.Op.Chained && len(next.Sync.Members) > 1 {
+		w.res.Chained++
+	}
 	if cmd.Promote != nil {
 		w.checkPromoted(*cmd.Promote)
 	}

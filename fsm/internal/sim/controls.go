@@ -105,3 +105,18 @@ func (n *node) bootAlone() {
 	v.io, v.syncSet, v.replicaSync = true, true, true
 	v.ioRun++
 }
+
+// ackTooEarly is a repoint that switches semi-sync on first: until it has found its new source its acknowledgements count at the old one.
+func (n *node) ackTooEarly(target *node) bool {
+	v := &n.sv
+	if !n.w.cfg.Controls.AckTooEarly || !n.state().MayAcknowledge(n.id) || !v.hasReplication || v.source == target {
+		return false
+	}
+	if v.replicaSync {
+		return !target.sv.up() || !n.w.linked(n, target)
+	}
+	n.w.say(n, "acknowledges to %s on its way to %s", v.source.id, target.id)
+	n.syncOff, v.syncSet, v.replicaSync = 0, true, true
+	v.ioRun++
+	return true
+}

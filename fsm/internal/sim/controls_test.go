@@ -39,7 +39,7 @@ type control struct {
 const loses = "lacks"
 
 var controls = []control{
-	{"skip the fence", three, "primary-host", Controls{SkipFence: true}, "two open gates", 40},
+	{"skip the fence", three, "isolate", Controls{SkipFence: true}, "two open gates", 40},
 	{"skip the lease wait", three, "isolate", Controls{SkipLeaseWait: true}, "two open gates", 40},
 	{"skip the epoch check of the executor", three, "late-repair", Controls{SkipEpochCheck: true}, loses, 80},
 	{"a late action of the same epoch", witnessed, "regained", Controls{LateAsync: true}, loses, 80},
@@ -59,6 +59,8 @@ var controls = []control{
 	{"replication starts by itself after the freeze", witnessed, "reboot-frozen", Controls{AutoStart: true}, loses, 80},
 	{"a rollback by a local deadline", three, "torn-switchover", Controls{LocalRollback: true}, "", 80},
 	{"rewind before a newer epoch is settled", three, "holder-dies", Controls{RewindEarly: true}, loses, 80},
+	{"chain: acknowledgements count before the old source is left", five, "chain-torn", Controls{AckTooEarly: true}, loses, 80},
+	{"chain: whole without what was received in the chain", witnessed, "chain-forgets", Controls{ForgetChain: true}, loses, 80},
 	{"semi-sync off in the fence", three, "isolate", Controls{SemiSyncOffInFence: true}, loses, 40},
 }
 
@@ -83,7 +85,8 @@ func TestControls(t *testing.T) {
 // TestFocusedWorldsHold plays the storms of the controls without the controls.
 func TestFocusedWorldsHold(t *testing.T) {
 	var played []control
-	for _, c := range append(slices.Clone(controls), control{shape: standIn, focus: "members-die"}) {
+	for _, c := range append(slices.Clone(controls), control{shape: standIn, focus: "members-die"}, control{shape: three, focus: "chain-dies"},
+		control{shape: large, focus: "chain-dies"}, control{shape: large, focus: "chain-torn"}, control{shape: three, focus: "chain-torn"}) {
 		if slices.ContainsFunc(played, func(o control) bool { return o.focus == c.focus && o.shape == c.shape }) {
 			continue
 		}

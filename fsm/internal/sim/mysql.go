@@ -175,13 +175,22 @@ func common(a, b []*tx) int {
 	return n
 }
 
+// readable is what others can replicate from here: its binlog, and that is what a replica has applied.
+func (v *server) readable() []*tx {
+	n := len(v.log)
+	if v.hasReplication {
+		n = v.done
+	}
+	return v.log[:n:n]
+}
+
 // replicate is one look of the IO thread: whatever the source has comes over, an acknowledgement goes back.
 func (v *server) replicate() {
 	src := v.source
 	if !v.up() || !v.io || src == nil || !v.connected(src) {
 		return
 	}
-	sent, run, ioRun := src.sv.log[:len(src.sv.log):len(src.sv.log)], src.sv.run, v.ioRun
+	sent, run, ioRun := src.sv.readable(), src.sv.run, v.ioRun
 	v.n.w.after(v.n.w.delayOnWire(), func() {
 		if !v.up() || v.ioRun != ioRun || !v.connected(src) || src.sv.run != run {
 			return

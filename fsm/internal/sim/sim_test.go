@@ -89,7 +89,7 @@ func TestWorlds(t *testing.T) {
 				}
 				sum.add(r)
 			})
-			t.Logf("%d worlds: %d acknowledged, won %v, %d rewinds, %d rebuilds, %d rolled back, %d stranded", count, sum.Acked, sum.Won, sum.Rewinds, sum.Rebuilds, sum.Rollbacks, stranded)
+			t.Logf("%d worlds: %d acknowledged, won %v, %d rewinds, %d rebuilds, %d rolled back, %d chained, %d stranded", count, sum.Acked, sum.Won, sum.Rewinds, sum.Rebuilds, sum.Rollbacks, sum.Chained, stranded)
 			if uint64(stranded*50) > max(count, 50) {
 				t.Errorf("%d of %d worlds need a human", stranded, count)
 			}
@@ -105,6 +105,7 @@ func (r *Result) add(o Result) {
 	r.Rewinds += o.Rewinds
 	r.Rebuilds += o.Rebuilds
 	r.Rollbacks += o.Rollbacks
+	r.Chained += o.Chained
 	for how, n := range o.Won {
 		r.Won[how] += n
 	}
@@ -118,8 +119,8 @@ func (r *Result) mustBeLively(t *testing.T) {
 			t.Errorf("only %d epochs were won by %s", r.Won[how], how)
 		}
 	}
-	if r.Acked == 0 || r.Rollbacks == 0 {
-		t.Errorf("%d transactions acknowledged, %d operations rolled back", r.Acked, r.Rollbacks)
+	if r.Acked == 0 || r.Rollbacks == 0 || r.Chained < 3 {
+		t.Errorf("%d transactions acknowledged, %d operations rolled back, %d chained", r.Acked, r.Rollbacks, r.Chained)
 	}
 }
 

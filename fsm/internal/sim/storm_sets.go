@@ -28,14 +28,23 @@ func (w *World) cutOff(these, those []*node) {
 	}
 }
 
-// tornSwitchover: the news of a planned change reach those concerned late and out of order. (A primary that has let go and takes its role back by
-// itself does so after another has been promoted.)
+// tornSwitchover: the news of a planned change reach those concerned late and out of order, or not at all once the primary has let go. (A primary that
+// takes its role back by itself does so after another has been promoted.)
 func (w *World) tornSwitchover() {
 	p := w.primaryOrAny()
-	w.ask(fsm.Command{Switchover: &fsm.Switchover{Kind: fsm.KindSwitchover, Epoch: w.raft.state().Epoch, From: p.id, To: w.replicas(p)[0].id, Actor: "operator"}})
-	w.when(time.Second, func(s fsm.State) bool { return s.Op != nil && s.Op.Step == fsm.StepReleasing }, func() {
-		w.slow = 0.8
-		w.after(1200*ms, func() { w.slow = 0 })
+	w.askFor(p)
+	w.when(3*time.Second, func(s fsm.State) bool { return s.Op != nil && s.Op.Step == fsm.StepReleasing && s.Primary == p.id }, func() {
+		if w.chance(0.5) {
+			w.slow = 0.8
+			w.after(1200*ms, func() { w.slow = 0 })
+			return
+		}
+		w.when(time.Second, func(s fsm.State) bool { return s.Op != nil && s.Op.ID == p.releasedOp }, func() {
+			w.after(w.between(10*ms, 20*ms), func() {
+				p.isolate()
+				w.after(1500*ms, w.healNet)
+			})
+		})
 	})
 }
 

@@ -29,6 +29,8 @@ type Controls struct {
 	LateAsync           bool // an action decided from an older state of the same epoch takes effect
 	AutoStart           bool // a rebooted replica starts mysqld with its replication by itself
 	RewindEarly         bool // a former primary rewinds although no newer epoch is settled
+	AckTooEarly         bool // a chained replica acknowledges before it has left its old source
+	ForgetChain         bool // a node that forgot what it received while it was chained says that it is whole
 	SemiSyncOffInFence  bool // a fence switches semi-sync off, which tells waiters success
 }
 
@@ -56,6 +58,7 @@ type Result struct {
 	Rewinds    int
 	Rebuilds   int
 	Rollbacks  int
+	Chained    int // promotions after which another replica acknowledged at once
 }
 
 // World is one run's whole state. Time is true time; every node has a clock of its own.
@@ -102,7 +105,11 @@ func (e *events) Pop() any {
 	return last
 }
 
-const ms = time.Millisecond
+const (
+	ms     = time.Millisecond
+	second = time.Second
+	port   = 3306
+)
 
 // Run plays one seed: a healthy cluster, then faults, then peace.
 func Run(cfg Config) Result {
@@ -128,7 +135,7 @@ func (w *World) mustHeal() {
 	if w.needsHuman() {
 		w.res.Stranded = true
 		w.say(nil, "stranded: %s", w.unhealthy())
-		w.acceptLoss()
+		w.acceptLoss("")
 		if w.until(w.now+w.cfg.Heal, w.healthy) || w.res.Violation != "" {
 			return
 		}
@@ -242,7 +249,7 @@ func (w *World) build() {
 		}
 		n.sv = server{n: n, state: fsm.ServerUp, run: 1, readOnly: true, blocked: map[*node]bool{}, acked: map[*node]int{}}
 		w.nodes = append(w.nodes, n)
-		members = append(members, fsm.Member{ID: n.id, Role: role, Priority: 100})
+		members = append(members, fsm.Member{ID: n.id, Role: role, Priority: 100, Address: string(n.id), MySQLPort: port})
 	}
 	w.cut = make([][]bool, len(w.nodes))
 	for i := range w.cut {
