@@ -20,7 +20,7 @@ type careRow struct {
 // relay log of a replica that was stopped before it starts it anew.
 var careRows = []careRow{
 	{Row{"care.no-source", "the source was forgotten (RESET)", func(p *place) bool { return !p.l.Server.HasReplication }, []ActionKind{ActFollow}}, nil},
-	{Row{"care.source", "replicates from something that is not the primary", func(p *place) bool { return !p.l.FollowsRight }, []ActionKind{ActFollow}},
+	{Row{"care.source", "replicates from something that is not the primary", func(p *place) bool { return p.atRest() && !p.l.FollowsRight }, []ActionKind{ActFollow}},
 		func(p *place) string { return fmt.Sprintf("%s:%d", p.l.Server.SourceHost, p.l.Server.SourcePort) }},
 	{Row{"care.source-sync", "semi-sync as a source is on at a replica, whose applier would wait for acknowledgements of its own", func(p *place) bool { return p.l.Server.SourceSync }, []ActionKind{ActFollow}}, nil},
 	{Row{"care.channel", "the channel is not set up as configured", func(p *place) bool { return p.atRest() && len(p.l.Server.ChannelDrift) > 0 }, []ActionKind{ActFollow}},

@@ -314,7 +314,7 @@ func TestChainedRows(t *testing.T) {
 			l := replica(false)
 			l.Server.ReplicaSync, l.Server.ReplicaSyncSet, l.SyncOff = false, false, 1000
 			return l
-		}(), "replica.follow", "db1"},
+		}(), "care.source", "db1"},
 	} {
 		actions := Reconcile(x.make(t).s, "db3", x.local)
 		if len(actions) != 1 || actions[0].Rule != x.rule || actions[0].Target != x.target {
