@@ -243,7 +243,9 @@ var rows = []Row{
 	{"replica.unknown", "mysqld has not been looked at yet", func(p *place) bool { return !p.serverUp() }, []ActionKind{ActNone}},
 	{"replica.frozen", "has promised to follow no source of an older epoch", func(p *place) bool { return p.s.Epoch < p.l.Frozen }, []ActionKind{ActNone}},
 	{"replica.sync-off", "outside the sync set: its acknowledgement must not count", func(p *place) bool {
-		return p.s.OutsideSince(p.self) > p.l.SyncOff && !p.s.MayAcknowledge(p.self)
+		// An applier that stopped with an error comes first: the receiver is not restarted beside it. Until then the primary lets nothing through.
+		broken := !p.l.Server.SQLRunning && p.l.Server.ApplyErrno != 0
+		return p.s.OutsideSince(p.self) > p.l.SyncOff && !p.s.MayAcknowledge(p.self) && !broken
 	}, []ActionKind{ActSyncOff}},
 	{"replica.acks", "acknowledges as the sync set says: as a member, and only then", func(p *place) bool { return p.l.FollowsRight && !p.syncRight() && p.l.Followed >= p.s.Epoch }, []ActionKind{ActFollow}},
 	{"replica.reconnect", "the primary's mysqld is back, the IO thread still waits to try again", func(p *place) bool {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -178,7 +179,12 @@ func (s *scenario) unlogged(host, statement string) {
 // damageAndSee does one damage and waits until the server itself says that all is well, and the rule has been counted.
 func (s *scenario) damageAndSee(w careWords, host string, d damage) {
 	s.Helper()
-	before := s.repairs(host, d.rule)
+	// Acknowledging as the sync set says is everyday work, which is not counted.
+	counted := !slices.Contains(d.rule, "replica.acks")
+	before := 0.0
+	if counted {
+		before = s.repairs(host, d.rule)
+	}
 	db := s.manager(host)
 	defer db.Close()
 	conn, err := db.Conn(s.ctx)
@@ -196,7 +202,7 @@ func (s *scenario) damageAndSee(w careWords, host string, d damage) {
 	defer cancel()
 	err = Await(ctx, host+" to be put right after: "+d.name, func(ctx context.Context) (bool, string) {
 		wrong := s.wrongAt(ctx, w, conn, host)
-		if n := s.repairs(host, d.rule); wrong == "" && n <= before {
+		if wrong == "" && counted && s.repairs(host, d.rule) <= before {
 			wrong = fmt.Sprintf("not counted under %v", d.rule)
 		}
 		return wrong == "", wrong

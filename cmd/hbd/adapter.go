@@ -103,18 +103,20 @@ func (d *database) follow(ctx context.Context, src mysqld.Source, sync bool) err
 	if err != nil {
 		return err
 	}
-	sever := d.severFrom(st.SourceHost)
-	if !sync {
-		err = d.server.StopAcknowledging(ctx, sever)
-	} else if err = d.server.ReplicaSemiSync(ctx, true); err != nil {
-		err = fmt.Errorf("making this replica acknowledge: %w", err)
+	src.Sever = d.severFrom(st.SourceHost)
+	acks := func() error { return d.server.StopAcknowledging(ctx, src.Sever) }
+	if sync {
+		acks = func() error { return d.server.ReplicaSemiSync(ctx, true) }
 	}
-	if err != nil {
+	err = acks()
+	late := errors.Is(err, mysqld.ErrApplierStopped) // it must run first, and Follow sees to that
+	if err != nil && !late {
+		return fmt.Errorf("acknowledging, %v: %w", sync, err)
+	}
+	if _, err := d.server.Follow(ctx, src); err != nil || !late {
 		return err
 	}
-	src.Sever = sever
-	_, err = d.server.Follow(ctx, src)
-	return err
+	return acks()
 }
 
 // SyncOff implements cluster.Database.
