@@ -52,13 +52,17 @@ func (n *Node) repoint(ctx context.Context, a fsm.Action, src fsm.Member) error 
 	}
 	old := n.cfg.Prober.Look(ctx)
 	before, _ := n.incarnation(old, n.promises.get())
+	// What is promised and what may be acknowledged is judged by one state, and only if it still names this source.
 	st := n.store.State()
+	if st.Epoch != a.Epoch || a.Kind == fsm.ActFollow && src.ID != st.SourceOf(n.cfg.Node) {
+		return errOvertaken
+	}
 	first, err := n.promiseToFollow(a, st, src, before)
 	if err != nil {
 		return err
 	}
 	// Turned on before it has left its old source, its acknowledgements would count there.
-	sync := st.MayAcknowledge(n.cfg.Node) && (src.ID == st.Primary || old.SourceHost == src.Address && old.SourcePort == src.MySQLPort)
+	sync := st.MayAcknowledge(n.cfg.Node) && src.ID == st.SourceOf(n.cfg.Node) && (src.ID == st.Primary || old.SourceHost == src.Address && old.SourcePort == src.MySQLPort)
 	if sync {
 		n.sync.setOff(0)
 	}
