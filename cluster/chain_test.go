@@ -199,11 +199,30 @@ func TestChainedTwice(t *testing.T) {
 func TestChainedWaitsForACandidateThatIsBehind(t *testing.T) {
 	u := chained(t)
 	u.w.hosts["db2"].change(func() { u.w.hosts["db2"].log = nil })
-	u.host.expect("Position")
+	u.host.expect("Freeze", "Drain", "Position")
 	if err := u.follows(); err == nil || !strings.Contains(err.Error(), "does not hold 0-1-1 yet") {
 		t.Errorf("error %v", err)
 	}
 	if p := u.host.promised(); p.Quarantine != "" || p.ChainEpoch != 0 || u.host.source != u.w.hosts["db1"].addr {
 		t.Errorf("promised %+v, replicates from %s", p, u.host.source)
+	}
+}
+
+// TestChainedReceivesNothingMore once it has asked whether the candidate holds all that it has.
+func TestChainedReceivesNothingMore(t *testing.T) {
+	u := chained(t)
+	k := u.host.holdCall("Follow")
+	result := make(chan error, 1)
+	ctx, a, st := u.short(), u.towards(), u.store.State()
+	go func() { result <- u.follow(ctx, a, st) }()
+	<-k.entered
+	h := u.w.hosts["db1"]
+	h.change(func() { h.log = append(h.log, txn{server: 1, seq: 2, serial: nextSerial()}) })
+	close(k.released)
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+	if got, want := u.host.made(), []string{"Freeze", "Drain", "Position", "Unblock", "Follow"}; !slices.Equal(got[len(got)-len(want):], want) || place(u.host.log) != "0-1-1" {
+		t.Errorf("did %v, is at %s", got, place(u.host.log))
 	}
 }

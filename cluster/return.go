@@ -18,13 +18,40 @@ func (n *Node) follow(ctx context.Context, a fsm.Action, st fsm.State) error {
 	if err := n.endNudges(ctx); err != nil {
 		return err
 	}
+	if !n.named(a, n.store.State()) {
+		return errOvertaken
+	}
 	sv := n.cfg.Prober.Server()
-	if n.promises.get().Followed < a.Epoch || sv.SourceHost != src.Address || sv.SourcePort != src.MySQLPort {
+	moves := sv.SourceHost != src.Address || sv.SourcePort != src.MySQLPort
+	if moves && sv.HasReplication && src.ID != st.Primary {
+		if err := n.halt(ctx); err != nil {
+			return err
+		}
+	}
+	if moves || n.promises.get().Followed < a.Epoch {
 		if err := n.mustBeContained(ctx, a); err != nil {
 			return err
 		}
 	}
 	return n.repoint(ctx, a, src)
+}
+
+// named tells whether a state still says that this node is to follow the action's target.
+func (n *Node) named(a fsm.Action, st fsm.State) bool {
+	return st.Epoch == a.Epoch && a.Target == st.SourceOf(n.cfg.Node)
+}
+
+// halt receives nothing more, and applies all that was received. The old primary writes on while this node is chained to another replica: what arrived
+// after that was asked for its position it would lack, and MariaDB then refuses to replicate from it.
+func (n *Node) halt(ctx context.Context) error {
+	received, err := n.cfg.Database.Freeze(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("leaving the old source: %w", err)
+	}
+	if err := n.cfg.Database.Drain(ctx, received); err != nil {
+		return fmt.Errorf("applying what was received up to %s: %w", received, err)
+	}
+	return nil
 }
 
 // mustBeContained compares with the primary before this node follows it.
@@ -54,7 +81,7 @@ func (n *Node) repoint(ctx context.Context, a fsm.Action, src fsm.Member) error 
 	before, _ := n.incarnation(old, n.promises.get())
 	// What is promised and what may be acknowledged is judged by one state, and only if it still names this source.
 	st := n.store.State()
-	if st.Epoch != a.Epoch || a.Kind == fsm.ActFollow && src.ID != st.SourceOf(n.cfg.Node) {
+	if st.Epoch != a.Epoch || a.Kind == fsm.ActFollow && !n.named(a, st) {
 		return errOvertaken
 	}
 	first, err := n.promiseToFollow(a, st, src, before)
