@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,6 +39,8 @@ func TestRebuild(t *testing.T) {
 	g.run(t, "purged binary logs", func(s *scenario) {
 		victim := s.others(s.primary())[1]
 		s.fault("cut", victim)
+		// Before that its connection would outlive the cut, and nothing it needs be gone.
+		s.await(victim+" to have left the sync set", func(st api.Status) bool { return !slices.Contains(st.Sync.Set, victim) })
 		s.writesGoOn()
 		s.purge(s.primary())
 		s.fault("heal", victim)
