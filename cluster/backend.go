@@ -180,7 +180,14 @@ func (n *Node) Operation(ctx context.Context, id uint64, wait time.Duration) (ap
 func (n *Node) operation(id uint64) (api.Result, bool) {
 	st := n.store.State()
 	if st.Op != nil && st.Op.ID == id {
-		return api.Result{Outcome: api.OutcomeUnknown, Operation: id, Message: fmt.Sprintf("%s is at step %s", st.Op.Kind, st.Op.Step)}, true
+		r := api.Result{Outcome: api.OutcomeUnknown, Operation: id, Message: fmt.Sprintf("%s is at step %s", st.Op.Kind, st.Op.Step)}
+		for _, v := range n.refusals() {
+			if concerns(v, false) {
+				r.Rule, r.Node, r.Value, r.Threshold = v.Rule, string(v.Node), v.Value, v.Threshold
+				r.Message = fmt.Sprintf("%s is at step %s: %s", st.Op.Kind, st.Op.Step, v.Why)
+			}
+		}
+		return r, true
 	}
 	for _, in := range st.Incidents {
 		if in.ID != id {

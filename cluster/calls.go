@@ -56,6 +56,12 @@ func (n *Node) register() {
 	n.server.Handle("position", typed(func(ctx context.Context, _ string, in positionRequest) (positionReply, error) {
 		return n.position(ctx, in)
 	}))
+	n.server.Handle("sight", typed(func(ctx context.Context, _ string, in sightRequest) (sightReply, error) {
+		if n.cfg.Prober == nil {
+			return sightReply{}, errors.New("a witness has no position")
+		}
+		return n.sight(ctx, in)
+	}))
 	n.server.Handle("bootstrap", typed(func(ctx context.Context, _ string, in fsm.Bootstrap) (struct{}, error) {
 		return struct{}{}, n.propose(ctx, fsm.Command{At: time.Now(), Bootstrap: &in})
 	}))
@@ -102,7 +108,11 @@ func (n *Node) authorize(h rpc.Handshake) error {
 func (n *Node) onPing(_ context.Context, from string, in pingRequest) (pingReply, error) {
 	n.peers.received(fsm.NodeID(from), in.Obs)
 	r := n.raft()
-	return pingReply{Obs: n.observation(), Instance: n.instance, Leads: r != nil && r.IsLeader()}, nil
+	reply := pingReply{Obs: n.observation(), Instance: n.instance, Leads: r != nil && r.IsLeader()}
+	if l := n.leading.Load(); l != nil {
+		reply.Refusals = l.refusals()
+	}
+	return reply, nil
 }
 
 // address is where a peer's calls go. Its instance is what Raft's membership says, which is known from the log before any entry is applied.

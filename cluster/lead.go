@@ -17,6 +17,7 @@ type leading struct {
 	n      *Node
 	term   uint64
 	wake   chan struct{}
+	asks   chan asking // of operators
 	cancel context.CancelFunc
 	done   chan struct{}
 
@@ -75,7 +76,7 @@ func (n *Node) leadership(isLeader bool, term uint64) {
 	}
 	n.stats.tookOffice()
 	ctx, cancel := context.WithCancel(n.ctx)
-	l := &leading{n: n, term: term, wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}),
+	l := &leading{n: n, term: term, wake: make(chan struct{}, 1), asks: make(chan asking), cancel: cancel, done: make(chan struct{}),
 		inFlight: map[orderKey]bool{}, catching: map[fsm.NodeID]catching{}, unable: map[fsm.NodeID]fsm.Instant{}}
 	n.leading.Store(l)
 	go func() {
@@ -98,6 +99,8 @@ func (l *leading) run(ctx context.Context) {
 			return
 		case <-changed:
 		case <-l.wake:
+		case a := <-l.asks:
+			l.answer(ctx, a)
 		case <-timer.C:
 		}
 		// Several rounds may be due at once: each commit makes the next decision possible.

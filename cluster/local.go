@@ -24,6 +24,7 @@ type LocalStatus struct {
 	Peers       []PeerStatus
 	Starts      uint64 // starts of mysqld by this hbd
 	Rewinds     uint64
+	Tolerated   int               // how many more nodes may be lost, as this node judges
 	Repairs     map[string]uint64 // attempts since this node runs, by rule
 	Renewals    uint64
 	RenewFailed uint64
@@ -121,6 +122,7 @@ func (n *Node) Local() LocalStatus {
 			l.Peers = append(l.Peers, PeerStatus{m.ID, agent, server, alive[string(m.ID)]})
 		}
 	}
+	l.Tolerated = fsm.Tolerates(st, fsm.Classify(st, fsm.View{Self: n.cfg.Node, Now: now(), Wall: time.Now(), Nodes: n.peers.observations()}))
 	n.endings.update(st, n.fresh.Load())
 	l.Ended, l.LastPhases, l.AllPhases = n.endings.read()
 	l.Repairs = n.repairs.counts()

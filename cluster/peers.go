@@ -33,6 +33,9 @@ type peer struct {
 	obs        fsm.Observation
 	obsAt      fsm.Instant
 	leads      bool
+	refusals   []fsm.Verdict // what it refused in its last decision, as the leader
+	position   string        // newest position of its server that it told of ...
+	positionAt fsm.Instant   // ... and when
 	kick       chan struct{}
 }
 
@@ -44,6 +47,7 @@ type pingReply struct {
 	Obs      fsm.Observation `json:"obs"`
 	Instance string          `json:"instance"`
 	Leads    bool            `json:"leads"`
+	Refusals []fsm.Verdict   `json:"refusals,omitempty"` // of the leader's last decision: shown, never acted upon
 }
 
 func newPeers(n *Node) *peers {
@@ -114,7 +118,7 @@ func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) {
 		}
 		return
 	}
-	pe.lastAgent, pe.noAgent, pe.leads, pe.instance = now(), 0, reply.Leads, reply.Instance
+	pe.lastAgent, pe.noAgent, pe.leads, pe.instance, pe.refusals = now(), 0, reply.Leads, reply.Instance, reply.Refusals
 	if reply.Obs.Server.State == fsm.ServerUp || pe.member.Role == fsm.RoleWitness {
 		pe.lastServer, pe.noServer = pe.lastAgent, 0
 	}
@@ -176,6 +180,9 @@ func (p *peers) keep(pe *peer, obs fsm.Observation) {
 	changed := obs.Serving != pe.obs.Serving || obs.Server.State != pe.obs.Server.State || obs.Standing != pe.obs.Standing ||
 		obs.ServedIndex != pe.obs.ServedIndex || obs.FailedIndex != pe.obs.FailedIndex
 	pe.obs, pe.obsAt = obs, now()
+	if obs.Server.Executed != "" {
+		pe.position, pe.positionAt = obs.Server.Executed, pe.obsAt
+	}
 	if changed {
 		wake(p.n.wake)
 		if l := p.n.leading.Load(); l != nil {

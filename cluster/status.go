@@ -15,7 +15,8 @@ func (n *Node) Status(context.Context) api.Status {
 	st := n.store.State()
 	v := fsm.Classify(st, fsm.View{Self: n.cfg.Node, Now: now(), Wall: time.Now(), Nodes: n.peers.observations()})
 	out := api.Status{Cluster: n.cfg.Cluster, Epoch: st.Epoch, Primary: string(st.Primary), Phase: string(st.Phase), Mode: "auto", Paused: st.Paused != nil,
-		Degraded: st.Bootstrapped() && st.Sync.Acks == 0, ToldBy: string(n.cfg.Node), Sync: api.Sync{Acks: st.Sync.Acks}, GateKernel: true}
+		Degraded: st.Bootstrapped() && st.Sync.Acks == 0, ToldBy: string(n.cfg.Node), Sync: syncOf(st), GateKernel: true,
+		DisksSurvived: st.Sync.Acks, LossyEpoch: lossyEpoch(st)}
 	if out.Phase == "" {
 		out.Phase = api.PhaseNone
 	}
@@ -29,8 +30,8 @@ func (n *Node) Status(context.Context) api.Status {
 	if e, ok := st.EpochOf(st.Epoch); ok && st.Primary != "" {
 		out.PrimarySince = api.At(e.Since)
 	}
-	for _, m := range st.Sync.Members {
-		out.Sync.Set = append(out.Sync.Set, string(m.Node))
+	if d := st.Degraded; d != nil {
+		out.DegradedSince, out.DegradedWhy = api.At(d.Since), d.Cause
 	}
 	if st.Paused != nil {
 		out.Pause = &api.Pause{By: st.Paused.By, Why: st.Paused.Why, Since: api.At(st.Paused.Since)}
@@ -39,7 +40,7 @@ func (n *Node) Status(context.Context) api.Status {
 		out.Operation = operationOf(*st.Op)
 	}
 	if len(st.Incidents) > 0 {
-		in := incidentOf(st.Incidents[len(st.Incidents)-1])
+		in := incidentOf(st, st.Incidents[len(st.Incidents)-1])
 		out.LastIncident = &in
 	}
 	n.statusNodes(st, v, &out)
@@ -51,7 +52,7 @@ func (n *Node) statusNodes(st fsm.State, v fsm.View, out *api.Status) {
 	holder := ""
 	for _, m := range n.cfg.Peers {
 		nv := v.Node(m.ID)
-		node := api.Node{ID: string(m.ID), Role: roleOf(st, m, nv), Health: healthOf(nv.Health), Server: api.ServerNone, Voter: true, Note: nv.Reason}
+		node := api.Node{ID: string(m.ID), Role: roleOf(st, m, nv), Health: healthOf(nv.Health), Server: api.ServerNone, Voter: true, Sync: syncRole(st, m, nv.Obs), Note: nv.Reason}
 		if m.Role != fsm.RoleWitness {
 			sv := nv.Obs.Server
 			node.Server, node.Version, node.GTID = serverOf(sv.State), sv.Version, sv.Executed
@@ -100,8 +101,13 @@ func (n *Node) verdict(st fsm.State, v fsm.View, out *api.Status) {
 		return
 	}
 	serving := st.Primary != "" && v.Fresh(st, st.Primary) && v.Node(st.Primary).Obs.Serving == st.Epoch
-	why := n.whyNotHealthy(st, v)
-	blocked := n.ifPrimaryDied(st, v)
+	why, said := n.whyNotHealthy(st, v), n.refusals()
+	said = slices.DeleteFunc(said, func(vd fsm.Verdict) bool { return !concerns(vd, serving) })
+	for _, vd := range said {
+		why = append(why, whyText(vd))
+	}
+	blocked := fsm.IfLost(st, v)
+	out.FailuresTolerated = fsm.Tolerates(st, v)
 	switch {
 	case !serving:
 		out.Verdict = api.StandingNoPrimary
@@ -110,53 +116,30 @@ func (n *Node) verdict(st fsm.State, v fsm.View, out *api.Status) {
 		} else if st.Primary != "" {
 			why = append([]string{fmt.Sprintf("%s does not serve: %s", st.Primary, v.Node(st.Primary).Obs.Reason)}, why...)
 		}
-	case len(blocked) > 0 || len(why) > 0:
+	case len(blocked) > 0 || len(why) > 0 || out.FailuresTolerated == 0:
 		out.Verdict = api.StandingDegraded
 	default:
 		out.Verdict = api.StandingHealthy
 	}
 	if len(blocked) == 0 {
-		out.FailuresTolerated = 1
 		out.IfPrimaryDied = fmt.Sprintf("another node takes over in about %v, 0 acknowledged writes lost", st.Settings.Drifted(st.Settings.Lease).Round(100*time.Millisecond))
 	} else {
-		out.IfPrimaryDied = "no automatic failover: " + blocked[0]
-		why = append(why, blocked...)
+		out.IfPrimaryDied = "no automatic failover: " + blocked[0].Why
 	}
+	for _, vd := range blocked {
+		if serving { // without a primary the leader says it better
+			why, said = append(why, whyText(vd)), append(said, vd)
+		}
+	}
+	out.Next = nextFor(said)
 	out.Why = why
-}
-
-// ifPrimaryDied runs the real judgement on a copy in which the primary is lost, and returns what refuses.
-func (n *Node) ifPrimaryDied(st fsm.State, v fsm.View) []string {
-	if st.Primary == "" {
-		return []string{"there is no primary"}
-	}
-	c := v
-	c.Nodes = slices.Clone(v.Nodes)
-	for i := range c.Nodes {
-		if c.Nodes[i].ID == st.Primary {
-			c.Nodes[i].Lost, c.Nodes[i].AgentLost = true, true
-		}
-	}
-	d := fsm.Decide(st, c)
-	for _, cmd := range d.Commands {
-		if cmd.Begin != nil {
-			return nil
-		}
-	}
-	var out []string
-	for _, vd := range d.Verdicts {
-		if !vd.OK {
-			out = append(out, vd.Why)
-		}
-	}
-	if len(out) == 0 {
-		out = append(out, "an operation is running")
-	}
-	return out
 }
 
 func (n *Node) whyNotHealthy(st fsm.State, v fsm.View) []string {
 	var why []string
+	if d := st.Degraded; d != nil {
+		why = append(why, fmt.Sprintf("degraded since %s, commits wait for nobody: %s", d.Since.UTC().Format("2006-01-02 15:04:05Z"), d.Cause))
+	}
 	if st.Paused != nil {
 		why = append(why, fmt.Sprintf("paused by %s: %s", st.Paused.By, orUnknown(st.Paused.Why)))
 	}

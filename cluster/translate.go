@@ -15,16 +15,17 @@ func (n *Node) History(context.Context) []api.Incident {
 	st := n.store.State()
 	var out []api.Incident
 	for i := len(st.Incidents) - 1; i >= 0; i-- {
-		out = append(out, incidentOf(st.Incidents[i]))
+		out = append(out, incidentOf(st, st.Incidents[i]))
 	}
 	return out
 }
 
 // Incident is one of them.
 func (n *Node) Incident(_ context.Context, id uint64) (api.Incident, bool) {
-	for _, in := range n.store.State().Incidents {
+	st := n.store.State()
+	for _, in := range st.Incidents {
 		if in.ID == id {
-			return incidentOf(in), true
+			return incidentOf(st, in), true
 		}
 	}
 	return api.Incident{}, false
@@ -66,11 +67,14 @@ func phasesOf(in []fsm.PhaseTime) []api.Phase {
 	return out
 }
 
-func incidentOf(in fsm.Incident) api.Incident {
+func incidentOf(st fsm.State, in fsm.Incident) api.Incident {
 	out := api.Incident{ID: in.ID, Kind: string(in.Kind), From: string(in.From), To: string(in.To), Epoch: in.Epoch, Cause: in.Cause, Actor: in.Actor,
 		Started: api.At(in.Started), Phases: phasesOf(in.Phases), Outcome: api.OutcomeDone}
 	if in.Outcome != fsm.OutcomeDone {
 		out.Outcome = api.OutcomeFailed
+	}
+	if e, ok := st.EpochOf(in.Epoch); ok && e.Lossy && e.Primary == in.To && (in.Kind == fsm.KindFailover || in.Kind == fsm.KindTakeover) {
+		out.Lossy = true
 	}
 	for _, e := range in.Timeline {
 		out.Timeline = append(out.Timeline, api.Event{MS: ms(e.At.Sub(in.Started)), Text: fmt.Sprintf("%s: %s", e.Step, e.Text)})

@@ -63,6 +63,7 @@ func Apply(s State, index uint64, c Command) (State, error) {
 	}
 	next.Index = index
 	next.noteOutside(index)
+	next.noteDegraded(s, c, index)
 	if next.Op != nil && (s.Op == nil || s.Op.ID != next.Op.ID || s.Op.Step != next.Op.Step || s.Op.Attempt != next.Op.Attempt) {
 		next.Op.Index = index
 	}

@@ -283,7 +283,11 @@ func fetching(s State, able, all []Answer) (Choice, bool) {
 }
 
 // preferred breaks ties among equally advanced candidates: priority, then the order of the ids. There are no ties left.
+// Whom an operator asked for comes first among them.
 func preferred(s State, a, b Answer) bool {
+	if s.Op != nil && s.Op.To != "" && s.Op.Step != StepPromoted && (a.Node == s.Op.To) != (b.Node == s.Op.To) {
+		return a.Node == s.Op.To
+	}
 	ma, _ := s.Member(a.Node)
 	mb, _ := s.Member(b.Node)
 	if ma.Priority != mb.Priority {

@@ -65,7 +65,7 @@ type Begin struct {
 	Actor   string `json:"actor"`
 	Exclude NodeID `json:"exclude,omitempty"` // candidate that could not finish
 	Lossy   bool   `json:"lossy,omitempty"`   // an operator accepts that acknowledged writes may be lost
-	To      NodeID `json:"to,omitempty"`      // lossy: whom the operator wants, "" for the most advanced
+	To      NodeID `json:"to,omitempty"`      // whom the operator wants, "" for the best; without a loss only among those that hold everything
 	// Phases is how long the superseded operation's phases took.
 	Phases []PhaseTime `json:"phases,omitempty"`
 }

@@ -45,6 +45,10 @@ func (d *deciding) begun() {
 		return
 	}
 	d.order(Order{Kind: OrderFence, Node: d.s.Op.From})
+	if d.s.Op.Lossy {
+		d.say("failover.lossy-evidence", d.s.Op.From, false, "waiting for its hbd to report the fence, or the external fence: a lease that ran out is not enough to accept a loss. Or vouch with --fenced %s that it is switched off", d.s.Op.From)
+		return
+	}
 	d.say("failover.fence", d.s.Op.From, false, "waiting for its hbd to report the fence, or %v for its lease to run out", (d.v.LeaseClear - d.v.Now).Round(1e6))
 }
 
@@ -70,7 +74,7 @@ func (d *deciding) fenced() {
 func (d *deciding) lossy(late bool) (Choice, bool) {
 	if !d.s.Op.Fence.Kind.positive() {
 		d.order(Order{Kind: OrderFence, Node: d.s.Op.From})
-		d.say("failover.lossy-evidence", d.s.Op.From, false, "fenced by %s only: its own answer, the external fence or an operator's word is needed to accept a loss", d.s.Op.Fence.Kind)
+		d.say("failover.lossy-evidence", d.s.Op.From, false, "fenced by %s only: its own answer, the external fence or an operator's word (--fenced %s) is needed to accept a loss", d.s.Op.Fence.Kind, d.s.Op.From)
 		if d.v.Fence != nil {
 			d.propose(Command{Fence: &Fence{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Evidence: *d.v.Fence}})
 		}

@@ -129,6 +129,7 @@ type State struct {
 	Change        *SetChange    `json:"change,omitempty"` // of the sync set, being prepared by the primary
 	Outside       []Outsider    `json:"outside"`          // data nodes whose acknowledgement must not count
 	Base          *Base         `json:"base,omitempty"`
+	Degraded      *Degradation  `json:"degraded,omitempty"` // nil while commits wait for somebody
 	Epochs        []EpochRecord `json:"epochs"`
 	LeaseMax      time.Duration `json:"lease_max"` // the longest lease that may be outstanding anywhere
 	Paused        *Pause        `json:"paused,omitempty"`
@@ -221,6 +222,10 @@ func (s State) Clone() State {
 		b := *s.Base
 		b.Sync.Members = slices.Clone(b.Sync.Members)
 		s.Base = &b
+	}
+	if s.Degraded != nil {
+		d := *s.Degraded
+		s.Degraded = &d
 	}
 	if s.Paused != nil {
 		p := *s.Paused

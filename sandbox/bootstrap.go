@@ -122,7 +122,7 @@ func again(answer []byte) error {
 	return fmt.Errorf("hbd refused, rule %s: %s", refused.Rule, refused.Message)
 }
 
-// checkSteady asks every node in turn; one that says steady is enough. With three database hosts a failure must be
+// checkSteady asks every node in turn; one that says steady is enough. Where there are hosts enough a failure must be
 // survived as well: replicas catch up in a moment, and whoever looks at a new sandbox should not find it degraded.
 func (s *Sandbox) checkSteady(ctx context.Context, client *http.Client) error {
 	var errs []error
@@ -144,12 +144,18 @@ func (s *Sandbox) checkSteady(ctx context.Context, client *http.Client) error {
 		if err == nil {
 			err = json.Unmarshal(answer, &status)
 		}
-		if err == nil && status.Phase == "steady" && (status.Survives > 0 || s.plan.dataHosts() < 3) {
+		if err == nil && status.Phase == "steady" && (status.Survives > 0 || !s.plan.canSurvive()) {
 			return nil
 		}
 		errs = append(errs, fmt.Errorf("%s: phase %q, survives %d failures %q, error %w", h.Name, status.Phase, status.Survives, status.Why, err))
 	}
 	return errors.Join(errs...)
+}
+
+// canSurvive: with so many hosts the loss of any one is survived.
+func (p plan) canSurvive() bool {
+	voters := len(p.Hosts) - 1 // all but the client
+	return voters >= 3 && p.dataHosts() >= 2+p.MinReplicas
 }
 
 // dataHosts counts the database hosts.

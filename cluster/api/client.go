@@ -149,6 +149,11 @@ func (c *Client) Demote(ctx context.Context, req SwitchoverRequest) (Result, err
 	return c.post(ctx, PathDemote, req)
 }
 
+// Failover asks for an unplanned change of the primary, or for what it would risk.
+func (c *Client) Failover(ctx context.Context, req FailoverRequest) (Result, error) {
+	return c.post(ctx, PathFailover, req)
+}
+
 // Pause forbids new operations.
 func (c *Client) Pause(ctx context.Context, req PauseRequest) (Result, error) {
 	return c.post(ctx, PathPause, req)

@@ -17,16 +17,18 @@ const (
 )
 
 // Follow asks for the operation of first until it has ended or ctx is done, and calls seen for every
-// result that tells more phases than the one before (first included; seen may be nil). Nodes that do
+// result that tells more phases than the one before, or something else that is waited for (first
+// included; seen may be nil). Nodes that do
 // not answer or do not know the operation yet are asked again: in a failover that is expected.
 //
-// When ctx ends first the result's outcome is OutcomeUnknown with the operation's id: it continues.
+// When ctx ends first the result's outcome is OutcomeUnknown with the operation's id: it continues; its
+// message says what it waits for, if that is known.
 // The error is not nil only for ErrNotAuthorised.
 func (c *Client) Follow(ctx context.Context, first Result, seen func(Result)) (Result, error) {
-	last, told := first, -1
+	last, told, said := first, -1, ""
 	tell := func() {
-		if seen != nil && len(last.Phases) > told {
-			told = len(last.Phases)
+		if seen != nil && (len(last.Phases) > told || last.Rule != "" && last.Message != said) {
+			told, said = max(told, len(last.Phases)), last.Message
 			seen(last)
 		}
 	}
@@ -49,7 +51,9 @@ func (c *Client) Follow(ctx context.Context, first Result, seen func(Result)) (R
 			break
 		}
 		if !rest(ctx, followPause) {
-			last.Message = fmt.Sprintf("outcome unknown, operation %d continues", first.Operation)
+			if last.Rule == "" { // else it says what it waits for
+				last.Message = fmt.Sprintf("outcome unknown, operation %d continues", first.Operation)
+			}
 			return last, nil
 		}
 	}

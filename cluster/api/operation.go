@@ -44,6 +44,8 @@ type Result struct {
 	Phases []Phase `json:"phases"`
 	// Plan is what a request with "plan": true would do; null otherwise.
 	Plan *Plan `json:"plan"`
+	// Risk is what a failover that accepts a loss could lose, with "plan": true; null otherwise.
+	Risk *Risk `json:"risk"`
 }
 
 // Running says that the operation was begun and its end is not known yet.
@@ -103,7 +105,9 @@ type Incident struct {
 	// WriteGapMS is the time from the last acknowledgement before to the first one after, null when not measured.
 	WriteGapMS *float64 `json:"write_gap_ms"`
 	Outcome    Outcome  `json:"outcome"`
-	Timeline   []Event  `json:"timeline"`
+	// Lossy says that acknowledged writes may have been lost by it, as an operator accepted. It stays so for ever.
+	Lossy    bool    `json:"lossy"`
+	Timeline []Event `json:"timeline"`
 }
 
 // Event is one line of an incident's timeline.

@@ -8,6 +8,7 @@ const (
 	PathBootstrap  = "/v1/bootstrap"
 	PathPromote    = "/v1/promote"
 	PathDemote     = "/v1/demote"
+	PathFailover   = "/v1/failover"
 	PathPause      = "/v1/pause"
 	PathResume     = "/v1/resume"
 	PathRebuild    = "/v1/rebuild"
@@ -40,6 +41,19 @@ type SwitchoverRequest struct {
 	// To is the node that is to take it over, "" for the best other candidate.
 	To string `json:"to"`
 	// Plan asks for the steps, the gates and the expected pause, and changes nothing.
+	Plan  bool   `json:"plan"`
+	Actor string `json:"actor"`
+}
+
+// FailoverRequest asks for an unplanned change of the primary (POST /v1/failover).
+type FailoverRequest struct {
+	// To is the node that is wanted as the primary, "" for the best.
+	To string `json:"to"`
+	// AcceptDataLoss lets acknowledged writes be lost when nobody can be proven to hold all of them.
+	AcceptDataLoss bool `json:"accept_data_loss"`
+	// Fenced is the old primary, when whoever asks vouches that it is switched off; only with AcceptDataLoss.
+	Fenced string `json:"fenced"`
+	// Plan asks only for what is at risk and what would be begun, and changes nothing.
 	Plan  bool   `json:"plan"`
 	Actor string `json:"actor"`
 }

@@ -87,8 +87,17 @@ type Status struct {
 	Paused bool `json:"paused"`
 	// Pause is null unless Paused.
 	Pause *Pause `json:"pause"`
+	// Next lists what to do about Why: a command, or the page that explains; empty when nothing is to be done.
+	Next []string `json:"next"`
 	// Degraded says that the cluster acknowledges writes that only the primary holds.
 	Degraded bool `json:"degraded"`
+	// DegradedSince is when that began, null unless Degraded; DegradedWhy what led to it.
+	DegradedSince Time   `json:"degraded_since"`
+	DegradedWhy   string `json:"degraded_why"`
+	// DisksSurvived is W: acknowledged writes survive the loss of the disks of any so many nodes.
+	DisksSurvived int `json:"disks_survived"`
+	// LossyEpoch is the newest epoch in which acknowledged writes may have been lost, as an operator accepted; 0 when there is none.
+	LossyEpoch uint64 `json:"lossy_epoch"`
 	// VIPs are the virtual addresses and who answers for them.
 	VIPs []VIP `json:"vips"`
 	// Sync is the committed set of replicas whose acknowledgement counts.
@@ -120,7 +129,27 @@ type Sync struct {
 	Acks int      `json:"acks"`
 	// MinReplicas is the fewest replicas the cluster may run with before writes wait instead of degrading.
 	MinReplicas int `json:"min_replicas"`
+	// Change is a change of the set that the primary prepares, null when there is none.
+	Change *SyncChange `json:"change"`
 }
+
+// SyncChange is a change of the sync set under preparation.
+type SyncChange struct {
+	// Kind is "shrink" (Node leaves) or "acks" (Acks are to be waited for).
+	Kind  string `json:"kind"`
+	Node  string `json:"node"`
+	Acks  int    `json:"acks"`
+	Cause string `json:"cause"`
+	Since Time   `json:"since"`
+}
+
+// What a data node is to the sync set, as in Node.Sync.
+const (
+	SyncAck     = "ack"     // its acknowledgement counts
+	SyncReserve = "reserve" // it replicates without acknowledging
+	SyncLeaving = "leaving" // it is being taken out of the set
+	SyncBlocked = "blocked" // it is out, has not confirmed it, and is kept from replicating until it has
+)
 
 // Node is one member as the answering node sees it.
 type Node struct {
@@ -142,6 +171,8 @@ type Node struct {
 	LeaseMS int64 `json:"lease_ms"`
 	// Voter says that the node has a vote in Raft.
 	Voter bool `json:"voter"`
+	// Sync is what the node is to the sync set (SyncAck and so on), "" for the primary and a witness.
+	Sync string `json:"sync"`
 	// Note is a word for people: "next", "reserve", "in maintenance", "" for nothing.
 	Note string `json:"note"`
 	// Rebuild is how far the node's rebuild is, null when none is ordered.
@@ -179,7 +210,7 @@ type Pause struct {
 // MarshalJSON writes every list as a list, never null.
 func (s Status) MarshalJSON() ([]byte, error) {
 	type plain Status
-	s.Why, s.VIPs, s.Nodes = list(s.Why), list(s.VIPs), list(s.Nodes)
+	s.Why, s.Next, s.VIPs, s.Nodes = list(s.Why), list(s.Next), list(s.VIPs), list(s.Nodes)
 	return json.Marshal(plain(s))
 }
 

@@ -16,16 +16,19 @@ func TestEveryKeyIsAlwaysThere(t *testing.T) {
 		want  string
 	}{
 		{Status{}, `{"cluster":"","verdict":"","failures_tolerated":0,"why":[],"if_primary_died":"","epoch":0,"primary":"",` +
-			`"primary_since":null,"leader":"","phase":"","mode":"","paused":false,"pause":null,"degraded":false,"vips":[],` +
-			`"sync":{"set":[],"acks":0,"min_replicas":0},"nodes":[],"operation":null,"last_incident":null,"gate_kernel":false,` +
+			`"primary_since":null,"leader":"","phase":"","mode":"","paused":false,"pause":null,"next":[],"degraded":false,"degraded_since":null,"degraded_why":"","disks_survived":0,"lossy_epoch":0,"vips":[],` +
+			`"sync":{"set":[],"acks":0,"min_replicas":0,"change":null},"nodes":[],"operation":null,"last_incident":null,"gate_kernel":false,` +
 			`"told_by":"","age_ms":0}`},
 		{Node{}, `{"id":"","role":"","health":"","server":"","version":"","writable":false,"gtid":"","lag_seconds":null,` +
-			`"lease_ms":0,"voter":false,"note":"","rebuild":null}`},
-		{Result{}, `{"outcome":"","operation":"0","rule":"","node":"","value":"","threshold":"","message":"","phases":[],"plan":null}`},
+			`"lease_ms":0,"voter":false,"sync":"","note":"","rebuild":null}`},
+		{Result{}, `{"outcome":"","operation":"0","rule":"","node":"","value":"","threshold":"","message":"","phases":[],"plan":null,"risk":null}`},
 		{Plan{}, `{"from":"","to":"","steps":[],"gates":[],"pause_ms":0}`},
 		{Operation{}, `{"id":"0","kind":"","from":"","to":"","step":"","actor":"","started":null,"elapsed_ms":0,"limit_ms":0,"phases":[]}`},
 		{Incident{}, `{"id":"0","kind":"","from":"","to":"","epoch":0,"cause":"","actor":"","started":null,"phases":[],` +
-			`"write_gap_ms":null,"outcome":"","timeline":[]}`},
+			`"write_gap_ms":null,"outcome":"","lossy":false,"timeline":[]}`},
+		{Risk{}, `{"primary":"","degraded_since":null,"degraded_why":"","position":"","seen_by":"","age_ms":null,"nodes":[]}`},
+		{RiskNode{}, `{"id":"","position":"","missing":null,"error":""}`},
+		{SyncChange{}, `{"kind":"","node":"","acks":0,"cause":"","since":null}`},
 		{History{}, `{"incidents":[]}`},
 		{WhyNot{}, `{"node":"","eligible":false,"verdicts":[]}`},
 		{Verdict{}, `{"rule":"","node":"","ok":false,"value":"","threshold":"","why":""}`},
@@ -45,7 +48,7 @@ func TestEveryKeyIsAlwaysThere(t *testing.T) {
 // TestEveryFieldHasASnakeCaseKey fails for a field somebody adds without a tag, or with omitempty.
 func TestEveryFieldHasASnakeCaseKey(t *testing.T) {
 	for _, v := range []any{Status{}, VIP{}, Sync{}, Node{}, Pause{}, Result{}, Phase{}, Plan{}, Operation{}, Incident{}, Event{},
-		Verdict{}, BootstrapRequest{}, SwitchoverRequest{}, PauseRequest{}, ResumeRequest{}, RebuildRequest{}, RejoinRequest{}, Rebuild{}, History{}, WhyNot{}, ErrorBody{}} {
+		Verdict{}, BootstrapRequest{}, SwitchoverRequest{}, FailoverRequest{}, Risk{}, RiskNode{}, SyncChange{}, PauseRequest{}, ResumeRequest{}, RebuildRequest{}, RejoinRequest{}, Rebuild{}, History{}, WhyNot{}, ErrorBody{}} {
 		typ := reflect.TypeOf(v)
 		for i := range typ.NumField() {
 			tag := typ.Field(i).Tag.Get("json")
@@ -60,7 +63,7 @@ func TestEveryFieldHasASnakeCaseKey(t *testing.T) {
 func TestRoundTrip(t *testing.T) {
 	lag, gap := 0.25, 18.5
 	in := Status{Cluster: "shop", Verdict: StandingHealthy, Epoch: 42, PrimarySince: At(time.UnixMilli(1700000000123)),
-		VIPs: []VIP{{Address: "10.77.0.100", Holder: "db1"}}, Why: []string{},
+		VIPs: []VIP{{Address: "10.77.0.100", Holder: "db1"}}, Why: []string{}, Next: []string{},
 		Sync: Sync{Set: []string{"db2"}, Acks: 1}, Nodes: []Node{{ID: "db2", LagSeconds: &lag}},
 		Operation: &Operation{ID: 1<<63 + 1, Phases: []Phase{{Name: "fence", MS: 0.3}}},
 		LastIncident: &Incident{ID: 17, WriteGapMS: &gap, Phases: []Phase{}, Outcome: OutcomeDone,

@@ -23,6 +23,7 @@ func (s *Server) newAPI() http.Handler {
 	route(http.MethodPost, api.PathBootstrap, change(s, true, validBootstrap, b.Bootstrap))
 	route(http.MethodPost, api.PathPromote, change(s, false, validPromote, b.Switchover))
 	route(http.MethodPost, api.PathDemote, change(s, false, validDemote, b.Switchover))
+	route(http.MethodPost, api.PathFailover, change(s, false, validFailover, b.Failover))
 	route(http.MethodPost, api.PathPause, change(s, false, validPause, b.Pause))
 	route(http.MethodPost, api.PathResume, change(s, false, validResume, b.Resume))
 

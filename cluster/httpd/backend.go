@@ -23,6 +23,7 @@ type Backend interface {
 	// Bootstrap alone is also called on a node that knows no leader: it makes the first one.
 	Bootstrap(ctx context.Context, req api.BootstrapRequest) (api.Result, error)
 	Switchover(ctx context.Context, req api.SwitchoverRequest) (api.Result, error)
+	Failover(ctx context.Context, req api.FailoverRequest) (api.Result, error)
 	Pause(ctx context.Context, req api.PauseRequest) (api.Result, error)
 	Resume(ctx context.Context, req api.ResumeRequest) (api.Result, error)
 	Rebuild(ctx context.Context, req api.RebuildRequest) (api.Result, error)

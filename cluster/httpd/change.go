@@ -93,6 +93,16 @@ func validSwitchover(req *api.SwitchoverRequest, who string) error {
 	return errors.Join(validText("from", req.From, maxID), validText("to", req.To, maxID), validActor(&req.Actor, who))
 }
 
+func validFailover(req *api.FailoverRequest, who string) error {
+	if req.Fenced != "" && !req.AcceptDataLoss {
+		return errors.New(`"fenced" is for a failover that accepts a loss: any other finds its evidence itself`)
+	}
+	if req.Fenced != "" && req.Fenced == req.To {
+		return fmt.Errorf("%q is both switched off and to be promoted", req.To)
+	}
+	return errors.Join(validText("to", req.To, maxID), validText("fenced", req.Fenced, maxID), validActor(&req.Actor, who))
+}
+
 func validPause(req *api.PauseRequest, who string) error {
 	if req.ForSeconds < 0 || req.ForSeconds > int64(maxPause/time.Second) {
 		return fmt.Errorf("for_seconds is %d, expected 0 (until resumed) to %d", req.ForSeconds, int64(maxPause/time.Second))

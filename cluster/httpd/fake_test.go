@@ -28,6 +28,7 @@ type fakeBackend struct {
 	status     func() api.Status
 	bootstrap  func(api.BootstrapRequest) (api.Result, error)
 	switchover func(api.SwitchoverRequest) (api.Result, error)
+	failover   func(api.FailoverRequest) (api.Result, error)
 	pause      func(api.PauseRequest) (api.Result, error)
 	resume     func(api.ResumeRequest) (api.Result, error)
 	rebuild    func(api.RebuildRequest) (api.Result, error)
@@ -84,6 +85,14 @@ func (f *fakeBackend) Switchover(_ context.Context, r api.SwitchoverRequest) (ap
 		return api.Result{}, ErrUnavailable
 	}
 	return f.switchover(r)
+}
+
+func (f *fakeBackend) Failover(_ context.Context, r api.FailoverRequest) (api.Result, error) {
+	if f.failover == nil {
+		f.unexpected("Failover")
+		return api.Result{}, ErrUnavailable
+	}
+	return f.failover(r)
 }
 
 func (f *fakeBackend) Pause(_ context.Context, r api.PauseRequest) (api.Result, error) {

@@ -29,6 +29,13 @@ func stateMetrics() []metric {
 			func(l Local) float64 { return float64(l.SyncAcks) }),
 		gauge("sync_degraded", "1 while writes are acknowledged that only the primary holds.",
 			func(l Local) float64 { return bit(l.Degraded) }),
+		gauge("sync_degraded_since_timestamp_seconds", "When writes began to be acknowledged that only the primary holds, 0 when they are not.",
+			func(l Local) float64 { return timestamp(l.DegradedSince) }),
+		gauge("sync_min_replicas", "Acknowledgements that are never given up: with fewer replicas writes wait.",
+			func(l Local) float64 { return float64(l.SyncMinReplicas) }),
+		gauge("sync_change_pending", "1 while the primary prepares a change of the sync set.", func(l Local) float64 { return bit(l.SyncChanging) }),
+		family("lossy_epochs_total", "Epochs that were won by accepting the loss of acknowledged writes, since the cluster was made.", asCounter, nil,
+			func(l Local, put func(float64, ...string)) { put(float64(l.LossyEpochs)) }),
 		gauge("failures_tolerated", "How many more nodes may be lost, in the worst order, with the service staying up.",
 			func(l Local) float64 { return float64(l.FailuresTolerated) }),
 	}

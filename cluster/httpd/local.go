@@ -37,10 +37,14 @@ type Local struct {
 	Repairs map[string]uint64
 	Rebuild Rebuild
 	// CommitsWaiting counts commits (groups of them) that wait for acknowledgements.
-	CommitsWaiting int
-	SyncMembers    int  // members of the committed sync set
-	SyncAcks       int  // acknowledgements a commit needs
-	Degraded       bool // writes are acknowledged that only the primary holds
+	CommitsWaiting  int
+	SyncMembers     int       // members of the committed sync set
+	SyncAcks        int       // acknowledgements a commit needs
+	Degraded        bool      // writes are acknowledged that only the primary holds
+	SyncMinReplicas int       // acknowledgements that are never given up
+	SyncChanging    bool      // the primary prepares a change of the sync set
+	DegradedSince   time.Time // zero when not Degraded
+	LossyEpochs     uint64    // epochs that were won by accepting the loss of acknowledged writes
 	// FailuresTolerated is how many more nodes may be lost, in the worst order.
 	FailuresTolerated int
 

@@ -22,6 +22,7 @@ func fullLocal() Local {
 	l.Peers = []Peer{{ID: "db2", Paths: map[string]bool{"gossip": true, "rpc": false}}}
 	l.Server.Restarts, l.Server.Started = 1, time.Unix(1700000001, 0)
 	l.CommitsWaiting, l.SyncMembers, l.SyncAcks, l.FailuresTolerated = 3, 2, 1, 1
+	l.SyncMinReplicas, l.SyncChanging, l.DegradedSince, l.LossyEpochs = 1, true, time.Unix(1700000002, 0), 1
 	l.Operations = map[OperationKey]uint64{{Kind: api.KindFailover, Result: ResultDone}: 5}
 	var h Histogram
 	h.Observe(18 * time.Millisecond)
@@ -111,6 +112,10 @@ func TestMetricsValues(t *testing.T) {
 		`highbase_sync_members 2`,
 		`highbase_sync_acks_required 1`,
 		`highbase_sync_degraded 0`,
+		`highbase_sync_degraded_since_timestamp_seconds 1.700000002e+09`,
+		`highbase_sync_min_replicas 1`,
+		`highbase_sync_change_pending 1`,
+		`highbase_lossy_epochs_total 1`,
 		`highbase_failures_tolerated 1`,
 		`highbase_build_info{revision="abc",version="1.2.3"} 1`,
 		`highbase_node_info{cluster_id="c-1",kind="mariadb",node="db1"} 1`,

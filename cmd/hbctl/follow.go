@@ -23,13 +23,17 @@ func (a *app) begin(ctx context.Context, client *api.Client, send func(context.C
 		return err
 	}
 	if result.Running() {
-		told := 0
+		told, waits := 0, ""
 		fmt.Fprintf(a.err, "operation %d begun\n", result.Operation)
 		result, err = client.Follow(ctx, result, func(r api.Result) {
 			for _, p := range r.Phases[min(told, len(r.Phases)):] {
 				fmt.Fprintf(a.err, "  %-10s %s\n", cell(p.Name), millis(p.MS))
 			}
 			told = len(r.Phases)
+			if r.Running() && r.Rule != "" && r.Rule != waits {
+				waits = r.Rule
+				fmt.Fprintf(a.err, "  %-10s %s (%s)\n", "waits", clean(r.Message), cell(r.Rule))
+			}
 		})
 		if err != nil {
 			return fmt.Errorf("%w: following operation %d: %w", api.ErrUnknownOutcome, result.Operation, err)
@@ -41,16 +45,21 @@ func (a *app) begin(ctx context.Context, client *api.Client, send func(context.C
 // canAsk says whether a question may be asked and somebody is there to answer it.
 func (a *app) canAsk() bool { return !a.yes && !a.noInput && isTerminal(a.in) }
 
-// confirm asks a question that --yes answers. Without a terminal nobody can answer: that is a usage
-// error, and nothing is sent.
+// confirm asks a question that --yes answers.
 func (a *app) confirm(ctx context.Context, question string) error {
+	return a.demand(ctx, question+" [y/N] ", "y", "yes")
+}
+
+// demand asks for one of some words; --yes stands for them. Without a terminal nobody can answer: that is a
+// usage error, and nothing is sent.
+func (a *app) demand(ctx context.Context, question string, words ...string) error {
 	if a.yes {
 		return nil
 	}
 	if !a.canAsk() {
 		return usageError{errors.New("this needs a confirmation and there is nobody to ask: add --yes")}
 	}
-	fmt.Fprintf(a.err, "%s [y/N] ", question)
+	fmt.Fprint(a.err, question)
 	answers := make(chan string, 1)
 	go func() {
 		// Ends with the process at the latest: a read of a terminal cannot be cancelled.
@@ -58,14 +67,16 @@ func (a *app) confirm(ctx context.Context, question string) error {
 		if err != nil && !errors.Is(err, io.EOF) {
 			line = ""
 		}
-		answers <- strings.ToLower(strings.TrimSpace(line))
+		answers <- strings.TrimSpace(line)
 	}()
 	select {
 	case <-ctx.Done():
 		fmt.Fprintln(a.err)
 	case answer := <-answers:
-		if answer == "y" || answer == "yes" {
-			return nil
+		for _, w := range words {
+			if strings.EqualFold(answer, w) {
+				return nil
+			}
 		}
 	}
 	fmt.Fprintln(a.err, "not confirmed, nothing was done")

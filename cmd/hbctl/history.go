@@ -32,9 +32,17 @@ func (a *app) showHistory(h api.History) error {
 	rows := make([][]string, len(h.Incidents))
 	for i, n := range h.Incidents {
 		rows[i] = []string{strconv.FormatUint(n.ID, 10), instant(n.Started), n.Kind, n.From, n.To,
-			strconv.FormatUint(n.Epoch, 10), gapText(n), string(n.Outcome), n.Actor, n.Cause}
+			strconv.FormatUint(n.Epoch, 10), gapText(n), incidentOutcome(n), n.Actor, n.Cause}
 	}
 	return table(a.out, "", []string{"ID", "STARTED", "KIND", "FROM", "TO", "EPOCH", "GAP", "OUTCOME", "ACTOR", "CAUSE"}, rows)
+}
+
+// incidentOutcome marks for ever what may have lost acknowledged writes.
+func incidentOutcome(i api.Incident) string {
+	if i.Lossy {
+		return string(i.Outcome) + ", LOSSY"
+	}
+	return string(i.Outcome)
 }
 
 func newIncident(a *app) *cobra.Command {
@@ -65,7 +73,7 @@ func newIncident(a *app) *cobra.Command {
 
 func (a *app) showIncident(i api.Incident) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Incident %d  %s %s -> %s  %s\n", i.ID, cell(i.Kind), cell(i.From), cell(i.To), cell(string(i.Outcome)))
+	fmt.Fprintf(&b, "Incident %d  %s %s -> %s  %s\n", i.ID, cell(i.Kind), cell(i.From), cell(i.To), cell(incidentOutcome(i)))
 	fmt.Fprintf(&b, "  cause      %s\n  actor      %s\n  started    %s\n  epoch      %d\n  write gap  %s\n",
 		cell(i.Cause), cell(i.Actor), instant(i.Started), i.Epoch, gapText(i))
 	fmt.Fprintf(&b, "  phases     %s\n", cell(phaseBar(i.Phases)))

@@ -57,7 +57,7 @@ func newRoot(a *app) *cobra.Command {
 	f.BoolVar(&a.noInput, "no-input", false, "never ask; fail where a question would be asked")
 	f.DurationVar(&a.timeout, "timeout", time.Minute, "how long to wait for the outcome; an operation goes on without us")
 	root.AddCommand(
-		newStatus(a), newPromote(a), newDemote(a), newPause(a), newResume(a), newRebuild(a), newRejoin(a),
+		newStatus(a), newPromote(a), newDemote(a), newFailover(a), newPause(a), newResume(a), newRebuild(a), newRejoin(a),
 		newHistory(a), newIncident(a), newWhyNot(a), newCheck(a), newBootstrap(a), newSandboxCommand(), newVersion(a),
 	)
 	completeWords(root, "output", "table", "json")

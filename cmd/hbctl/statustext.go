@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +19,7 @@ func writeStatus(w io.Writer, s api.Status, now time.Time, colour bool) error {
 	for _, why := range s.Why {
 		fmt.Fprintf(&b, "  WHY      %s\n", cell(why))
 	}
+	writeSync(&b, s, now)
 	if s.Paused {
 		fmt.Fprintf(&b, "  PAUSED   %s\n", pauseText(s.Pause))
 	}
@@ -29,6 +29,9 @@ func writeStatus(w io.Writer, s api.Status, now time.Time, colour bool) error {
 			name = "THE PRIMARY"
 		}
 		fmt.Fprintf(&b, "  IF %s DIED NOW   %s\n", name, cell(s.IfPrimaryDied))
+	}
+	for _, next := range s.Next {
+		fmt.Fprintf(&b, "  NEXT     %s\n", cell(next))
 	}
 	if s.Primary != "" && !s.GateKernel {
 		fmt.Fprintf(&b, "  WEAKER   the kernel does not guard the lease on %s; a frozen hbd would not be fenced\n", cell(s.Primary))
@@ -148,6 +151,30 @@ func writeOperation(b *strings.Builder, s api.Status) {
 	b.WriteString("\n")
 }
 
+// writeSync says what acknowledged writes survive, and what is being changed about that.
+func writeSync(b *strings.Builder, s api.Status, now time.Time) {
+	if len(s.Sync.Set) > 0 || s.Sync.Acks > 0 {
+		fmt.Fprintf(b, "  WRITES   held by the primary and %d of %s: survive the loss of the disks of any %s\n", s.Sync.Acks, cell(strings.Join(s.Sync.Set, ", ")), nodesText(s.DisksSurvived))
+	}
+	if c := s.Sync.Change; c != nil {
+		what := fmt.Sprintf("to wait for %d", c.Acks)
+		if c.Node != "" {
+			what = c.Node + " leaves the set"
+		}
+		fmt.Fprintf(b, "  CHANGE   %s, prepared for %s: %s\n", cell(what), span(now.Sub(c.Since.Time)), cell(c.Cause))
+	}
+	if s.LossyEpoch != 0 && s.LossyEpoch == s.Epoch {
+		fmt.Fprintf(b, "  LOSSY    in epoch %d acknowledged writes may have been lost, as an operator accepted: hbctl history\n", s.LossyEpoch)
+	}
+}
+
+func nodesText(n int) string {
+	if n == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", n)
+}
+
 func pauseText(p *api.Pause) string {
 	if p == nil {
 		return "by ?"
@@ -162,9 +189,9 @@ func pauseText(p *api.Pause) string {
 func nodeRows(s api.Status) [][]string {
 	rows := make([][]string, 0, len(s.Nodes))
 	for _, n := range s.Nodes {
-		sync := "-"
-		if slices.Contains(s.Sync.Set, n.ID) {
-			sync = "ack"
+		sync := n.Sync
+		if sync == "" || sync == api.SyncReserve {
+			sync = "-"
 		}
 		raft := "-"
 		switch {
@@ -207,7 +234,7 @@ func writeLast(b *strings.Builder, i api.Incident, now time.Time) {
 		ago = span(now.Sub(i.Started.Time))
 	}
 	fmt.Fprintf(b, "  last   %s ago  incident %d  %s %s -> %s by %s  %s  gap %s     hbctl incident show %d\n",
-		ago, i.ID, cell(i.Kind), cell(i.From), cell(i.To), cell(i.Actor), cell(string(i.Outcome)), gapText(i), i.ID)
+		ago, i.ID, cell(i.Kind), cell(i.From), cell(i.To), cell(i.Actor), cell(incidentOutcome(i)), gapText(i), i.ID)
 }
 
 func gapText(i api.Incident) string {

@@ -27,14 +27,14 @@ func healthyStatus() api.Status {
 		Epoch:         42, Primary: "db1", PrimarySince: api.At(now.Add(-(6*24*time.Hour + 131*time.Minute))),
 		Leader: "db2", Phase: api.PhaseSteady, Mode: "auto", GateKernel: true, ToldBy: "db2", AgeMS: 8,
 		VIPs: []api.VIP{{Address: "10.0.0.100", Holder: "db1"}},
-		Sync: api.Sync{Set: []string{"db2"}, Acks: 1},
+		Sync: api.Sync{Set: []string{"db2"}, Acks: 1}, DisksSurvived: 1,
 		Nodes: []api.Node{
 			{ID: "db1", Role: api.RolePrimary, Health: api.HealthOK, Server: api.ServerUp, Version: "MariaDB 10.11.19",
 				Writable: true, GTID: "0-1-4711", LeaseMS: 1420, Voter: true},
 			{ID: "db2", Role: api.RoleReplica, Health: api.HealthOK, Server: api.ServerUp, Version: "MariaDB 10.11.19",
-				GTID: "0-1-4711", LagSeconds: ptr(0.0), Voter: true, Note: "next"},
+				GTID: "0-1-4711", LagSeconds: ptr(0.0), Voter: true, Sync: api.SyncAck, Note: "next"},
 			{ID: "db3", Role: api.RoleReplica, Health: api.HealthOK, Server: api.ServerUp, Version: "MariaDB 10.11.19",
-				GTID: "0-1-4710", LagSeconds: ptr(0.2), Voter: true, Note: "reserve"},
+				GTID: "0-1-4710", LagSeconds: ptr(0.2), Voter: true, Sync: api.SyncReserve, Note: "reserve"},
 		},
 		LastIncident: &api.Incident{ID: 17, Kind: api.KindSwitchover, From: "db3", To: "db1", Epoch: 42, Actor: "ann",
 			Cause: "asked for", Started: api.At(now.Add(-(3*24*time.Hour + 252*time.Minute))), WriteGapMS: ptr(18.2),
@@ -49,11 +49,18 @@ func statuses() map[string]api.Status {
 	degraded.ToldBy, degraded.AgeMS = "db1", 11
 	degraded.Why = []string{"sync set empty since 14:01:22Z: db2 not answering (host down, 3 of 3 paths)", "db3 in maintenance (ann: disk swap)"}
 	degraded.IfPrimaryDied = "no automatic failover: 212 transactions are on db1 only"
-	degraded.Sync.Set = nil
+	degraded.Sync.Set, degraded.Sync.Acks, degraded.DisksSurvived = nil, 0, 0
+	degraded.DegradedSince, degraded.DegradedWhy = api.At(now.Add(-105*time.Second)), "for 10s fewer than 1 members could acknowledge: db2 is out of reach"
+	degraded.Next = []string{"bring a replica back, it is taken in by itself: docs/runbooks/degraded.md"}
+	degraded.Nodes[1].Sync = api.SyncBlocked
 	degraded.Paused = true
 	degraded.Pause = &api.Pause{By: "ann@bastion", Why: "disk swap", Since: api.At(now.Add(-time.Hour)), Until: api.At(now.Add(time.Hour))}
 	degraded.GateKernel = false
 	degraded.Nodes[1].Health, degraded.Nodes[1].Server, degraded.Nodes[1].LagSeconds = api.HealthFailed, api.ServerUnknown, nil
+
+	changing := healthyStatus()
+	changing.Verdict, changing.Nodes[1].Sync, changing.LossyEpoch, changing.LastIncident.Lossy = api.StandingDegraded, api.SyncLeaving, 42, true
+	changing.Sync.Change = &api.SyncChange{Kind: "shrink", Node: "db2", Cause: "db2 has no running mysqld", Since: api.At(now.Add(-3 * time.Second))}
 
 	running := healthyStatus()
 	running.Verdict, running.Primary, running.PrimarySince = api.StandingNoPrimary, "", api.Time{}
@@ -66,7 +73,7 @@ func statuses() map[string]api.Status {
 	running.Nodes = append(running.Nodes, api.Node{ID: "w1", Role: api.RoleWitness, Health: api.HealthOK, Server: api.ServerNone, Voter: true})
 
 	hostile := api.Status{Cluster: "a\x1b[2Jb", Verdict: "weird\n", Why: []string{"line\nbreak"}, Nodes: []api.Node{{ID: "\x07", Note: "x\ty"}}}
-	return map[string]api.Status{"healthy": healthyStatus(), "degraded": degraded, "operation": running, "empty": {}, "hostile": hostile}
+	return map[string]api.Status{"healthy": healthyStatus(), "degraded": degraded, "changing": changing, "operation": running, "empty": {}, "hostile": hostile}
 }
 
 func golden(t *testing.T, name string, got []byte) {

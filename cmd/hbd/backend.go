@@ -79,6 +79,11 @@ func (b *backend) Rejoin(ctx context.Context, req api.RejoinRequest) (api.Result
 	return r, translate(err)
 }
 
+func (b *backend) Failover(ctx context.Context, req api.FailoverRequest) (api.Result, error) {
+	r, err := b.Node.Failover(ctx, req)
+	return r, translate(err)
+}
+
 func (b *backend) Pause(ctx context.Context, req api.PauseRequest) (api.Result, error) {
 	r, err := b.Node.Pause(ctx, req)
 	return r, translate(err)
@@ -112,7 +117,8 @@ func (b *backend) Local() httpd.Local {
 		LeaseRemaining: o.LeaseLeft, GateOpen: o.GateOpen, GateKernel: o.KernelGate,
 		Raft:           httpd.Raft{Leader: l.Leader, HasLeader: l.HasLeader, Voters: len(st.Members), LeaderChanges: l.Offices},
 		CommitsWaiting: o.Server.Waiting, SyncMembers: len(st.Sync.Members), SyncAcks: st.Sync.Acks, Degraded: st.Bootstrapped() && st.Sync.Acks == 0,
-		FailuresTolerated: failuresTolerated(st), Operations: operations(l.Ended), LastPhases: map[string]time.Duration{},
+		SyncMinReplicas: st.Settings.SyncMinReplicas, SyncChanging: st.Change != nil, LossyEpochs: lossyEpochs(st), DegradedSince: degradedSince(st),
+		FailuresTolerated: l.Tolerated, Operations: operations(l.Ended), LastPhases: map[string]time.Duration{},
 	}
 	if st.Paused != nil {
 		out.Mode = "paused"
@@ -202,13 +208,23 @@ func primarySince(st fsm.State) time.Time {
 	return time.Time{}
 }
 
-// failuresTolerated is how many data nodes may be lost, in any order, with every acknowledged write kept and the cluster
-// able to decide: acknowledged writes are on W members and the primary, and voters must keep their majority.
-func failuresTolerated(st fsm.State) int {
-	if !st.Bootstrapped() {
-		return 0
+// lossyEpochs counts the epochs that were won by accepting a loss.
+func lossyEpochs(st fsm.State) uint64 {
+	var n uint64
+	for _, e := range st.Epochs {
+		if e.Lossy {
+			n++
+		}
 	}
-	return min(st.Sync.Acks, len(st.Members)-st.Quorum())
+	return n
+}
+
+// degradedSince is zero when the cluster is not degraded.
+func degradedSince(st fsm.State) time.Time {
+	if st.Degraded == nil {
+		return time.Time{}
+	}
+	return st.Degraded.Since
 }
 
 // operations counts ended operations in the words of the API. A superseded one came to nothing: it was rolled over.
