@@ -183,7 +183,7 @@ func (c *Cluster) Incidents(ctx context.Context, after uint64) ([]api.Incident, 
 // seen that led to it.
 var causeOf = map[string][]string{
 	api.KindRestart:    {"mysqld"},
-	api.KindFailover:   {"mysqld", "attempt", "could not serve"},
+	api.KindFailover:   {"mysqld", "attempt", "could not serve", "asked for"},
 	api.KindTakeover:   {"voters", "hbd", "was lost"},
 	api.KindSwitchover: {"asked for"},
 }

@@ -190,6 +190,13 @@ func (l *Ledger) Samples() []Sample {
 	return samples
 }
 
+// attempt is what is known of one row.
+func (l *Ledger) attempt(k Key) Attempt {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.attempts[k]
+}
+
 // Errors counts the rows not acknowledged that were sent in [from, to].
 func (l *Ledger) Errors(from, to time.Duration) (n int, example string) {
 	l.mu.Lock()
