@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -126,6 +127,9 @@ func (c *Cluster) learnID(ctx context.Context, host string) error {
 	return Await(ctx, "the server of "+host+" to answer", func(ctx context.Context) (bool, string) {
 		if err := c.servers[host].QueryRowContext(ctx, "SELECT @@global.server_id").Scan(&id); err != nil {
 			return false, err.Error()
+		}
+		if id >= 1<<31 { // a MariaDB replica in the reserve runs under an alias
+			id = math.MaxUint32 - id
 		}
 		c.ids[id] = host
 		return true, ""
