@@ -132,13 +132,13 @@ func riskText(r api.Risk) string {
 		if n.Missing != nil {
 			missing = fmt.Sprintf("at least %d", *n.Missing)
 		}
-		answer := "answers"
+		answer := "yes"
 		if n.Error != "" {
-			answer = "does not answer: " + n.Error
+			answer = "no: " + n.Error
 		}
 		rows[i] = []string{n.ID, orUnknown(n.Position), missing, answer}
 	}
-	if err := table(&b, "  ", []string{"NODE", "RECEIVED", "MISSING", ""}, rows); err != nil {
+	if err := table(&b, "  ", []string{"NODE", "RECEIVED", "MISSING", "ANSWER"}, rows); err != nil {
 		return b.String() // a strings.Builder takes everything
 	}
 	return b.String()

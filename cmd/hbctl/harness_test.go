@@ -190,7 +190,7 @@ func onTerminal(t *testing.T, addr, answer string, args ...string) (int, string)
 		if err != nil {
 			break // EIO: the other side is closed
 		}
-		if strings.HasSuffix(shown.String(), "[y/N] ") {
+		if strings.HasSuffix(shown.String(), "[y/N] ") || strings.HasSuffix(shown.String(), "to accept that: ") {
 			if _, err := ours.WriteString(answer + "\n"); err != nil {
 				t.Fatal(err)
 			}
