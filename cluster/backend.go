@@ -39,17 +39,17 @@ func (n *Node) Switchover(ctx context.Context, req api.SwitchoverRequest) (api.R
 	if err != nil || result != nil {
 		return deref(result), err
 	}
-	gates := fsm.SwitchoverGates(st, v, to)
+	v.Busy = n.askSessions(ctx, from)
+	v.Now = now() // the answer is younger than the view
+	gates := append(fsm.SwitchoverGates(st, v, to), fsm.BusyGates(st, v)...)
 	if req.Plan {
-		return n.plan(st, from, to, gates), nil
+		return n.plan(st, v, from, to, gates, req), nil
 	}
-	for _, g := range gates {
-		if !g.OK && g.Rule != fsm.GateUnapplied {
-			return api.Result{Outcome: api.OutcomeRefused, Rule: g.Rule, Node: string(g.Node), Value: g.Value, Threshold: g.Threshold, Message: fmt.Sprintf("%s cannot become primary: %s", g.Node, g.Why)}, nil
-		}
+	if r := refusedBy(st, from, to, gates, req); r != nil {
+		return *r, nil
 	}
 	err = n.propose(ctx, fsm.Command{At: time.Now(), Switchover: &fsm.Switchover{Kind: fsm.KindSwitchover, Epoch: st.Epoch, From: from, To: to, Actor: req.Actor,
-		Cause: fmt.Sprintf("switchover to %s asked for by %s", to, orUnknown(req.Actor))}})
+		Busy: policyOf(req), Wait: seconds(req.WaitSeconds), Cause: fmt.Sprintf("switchover to %s asked for by %s", to, orUnknown(req.Actor))}})
 	if err != nil {
 		return outcome(err)
 	}
@@ -84,36 +84,6 @@ func (n *Node) chooseSwitchover(st fsm.State, v fsm.View, req api.SwitchoverRequ
 		return "", "", nil, fmt.Errorf("%w: %q", ErrUnknownNode, req.To)
 	}
 	return from, to, nil, nil
-}
-
-func (n *Node) plan(st fsm.State, from, to fsm.NodeID, gates []fsm.Verdict) api.Result {
-	p := &api.Plan{From: string(from), To: string(to), PauseMS: n.expectedPause(st), Steps: []string{
-		fmt.Sprintf("%s closes its gate to clients (they get resets), becomes read-only and says where it is", from),
-		fmt.Sprintf("%s applies everything up to that position", to),
-		fmt.Sprintf("epoch %d is committed: %s is primary", st.Epoch+1, to),
-		fmt.Sprintf("%s and the others replicate from %s; its first commit is acknowledged", from, to),
-		fmt.Sprintf("%s opens its gate, takes the address and announces it; %s lets go of it", to, from),
-	}}
-	for _, g := range gates {
-		p.Gates = append(p.Gates, verdictOf(g))
-	}
-	return api.Result{Outcome: api.OutcomeDone, Message: "plan only: nothing was changed", Plan: p}
-}
-
-// expectedPause is what the last planned change took, or a typical value before there was one.
-func (n *Node) expectedPause(st fsm.State) float64 {
-	for i := len(st.Incidents) - 1; i >= 0; i-- {
-		if in := st.Incidents[i]; in.Kind.Planned() && in.Outcome == fsm.OutcomeDone {
-			var sum time.Duration
-			for _, p := range in.Phases {
-				if p.Name != "prepare" {
-					sum += p.Took
-				}
-			}
-			return ms(sum)
-		}
-	}
-	return 60
 }
 
 // Pause forbids new operations. An operation that has begun runs to its end.

@@ -65,6 +65,7 @@ func (n *Node) register() {
 	n.server.Handle("bootstrap", typed(func(ctx context.Context, _ string, in fsm.Bootstrap) (struct{}, error) {
 		return struct{}{}, n.propose(ctx, fsm.Command{At: time.Now(), Bootstrap: &in})
 	}))
+	n.server.Handle("sessions", typed(n.onSessions))
 	n.server.Handle("clients", typed(n.onClients))
 	n.server.Handle("hand_over", typed(n.onHandOver))
 	n.registerRebuild()

@@ -38,7 +38,7 @@ func (h *host) SetReadOnly(ctx context.Context) error {
 	run := h.run
 	h.w.mu.Unlock()
 	// Clients whose gate is closed write nothing new, so this ends once those that wait have their acknowledgement.
-	err := h.w.until(ctx, func() bool { return h.run != run || h.state != fsm.ServerUp || h.waiting() == 0 })
+	err := h.w.until(ctx, func() bool { return h.run != run || h.state != fsm.ServerUp || h.waiting() == 0 && !h.heldUp() })
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func (n *Node) onHandOver(ctx context.Context, _ string, in handOverRequest) (ha
 		return handOverReply{Why: why}, nil
 	}
 	err := n.propose(ctx, fsm.Command{At: time.Now(), Switchover: &fsm.Switchover{Kind: fsm.KindHandover, Epoch: st.Epoch, From: in.Node, To: to,
-		Actor: string(in.Node), Cause: fmt.Sprintf("hbd on %s was asked to stop", in.Node)}})
+		Actor: string(in.Node), Busy: fsm.BusyKill, Cause: fmt.Sprintf("hbd on %s was asked to stop", in.Node)}})
 	return handOverReply{To: to}, err
 }
 

@@ -58,6 +58,9 @@ type host struct {
 	opened    int
 	announced int
 
+	sessions []fsm.Session // clients in the middle of something: while one of them writes or holds locks, read_only hangs
+	broken   int           // so many were broken off
+
 	calls  []string // every call that changes something, in order
 	allow  []string // when not nil: the only calls this test expects
 	fails  map[string]error

@@ -21,24 +21,26 @@ type leading struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	mu       sync.Mutex
-	step     stepKey     // the operation step the answers belong to
-	since    fsm.Instant // when this leader first saw it
-	began    fsm.Instant // when it first saw the operation
-	answers  []fsm.Answer
-	fence    *fsm.Evidence
-	release  *fsm.Answer
-	reached  bool
-	failed   string
-	phases   []fsm.PhaseTime
-	inFlight map[orderKey]bool
-	catching map[fsm.NodeID]catching
-	verdicts []fsm.Verdict
-	moved    fsm.Instant                // last try to hand leadership away
-	unable   map[fsm.NodeID]fsm.Instant // since when a member of the sync set cannot acknowledge
-	change   uint64                     // index of the change of the sync set that is prepared ...
-	changed  fsm.Instant                // ... and when it was first seen
-	idle     fsm.Instant                // since when the primary at rest says that it does not serve, 0 when it serves
+	mu         sync.Mutex
+	step       stepKey     // the operation step the answers belong to
+	since      fsm.Instant // when this leader first saw it
+	began      fsm.Instant // when it first saw the operation
+	answers    []fsm.Answer
+	fence      *fsm.Evidence
+	release    *fsm.Answer
+	reached    bool
+	failed     string
+	phases     []fsm.PhaseTime
+	inFlight   map[orderKey]bool
+	catching   map[fsm.NodeID]catching
+	verdicts   []fsm.Verdict
+	moved      fsm.Instant                // last try to hand leadership away
+	unable     map[fsm.NodeID]fsm.Instant // since when a member of the sync set cannot acknowledge
+	change     uint64                     // index of the change of the sync set that is prepared ...
+	changed    fsm.Instant                // ... and when it was first seen
+	busy       *fsm.Busy                  // what the old primary of the running operation last said about its clients ...
+	askingBusy bool                       // ... and is being asked again
+	idle       fsm.Instant                // since when the primary at rest says that it does not serve, 0 when it serves
 }
 
 type stepKey struct {
@@ -150,6 +152,7 @@ func (l *leading) turn(ctx context.Context) bool {
 		l.transfer(ctx, st, d.Transfer)
 	}
 	l.followCatching(ctx, st, v)
+	l.askBusy(ctx, st)
 	return committed && ctx.Err() == nil
 }
 
@@ -160,7 +163,7 @@ func (l *leading) view(st fsm.State) fsm.View {
 	defer l.mu.Unlock()
 	l.enter(st, v.Now)
 	v.StepSince, v.Answers, v.Fence, v.Release, v.Reached, v.ReleaseError = l.since, slices.Clone(l.answers), l.fence, l.release, l.reached, l.failed
-	v.Phases = slices.Clone(l.phases)
+	v.Phases, v.Busy = slices.Clone(l.phases), l.busy
 	v.NotServing = l.notServing(st, v)
 	if breakLeaseWait {
 		v.LeaseClear = 0
@@ -232,7 +235,7 @@ func (l *leading) enter(st fsm.State, t fsm.Instant) {
 	}
 	old := l.step
 	if key.op != old.op {
-		l.phases, l.began = nil, t
+		l.phases, l.began, l.busy = nil, t, nil
 		if st.Op != nil && (st.Op.Kind == fsm.KindTakeover) && st.Op.Step == fsm.StepBegun {
 			l.phases = []fsm.PhaseTime{{Name: "detect", Took: l.n.peers.silence(st.Op.From)}}
 		}
@@ -247,7 +250,7 @@ func (l *leading) enter(st fsm.State, t fsm.Instant) {
 }
 
 // phaseOf names the time spent in a step.
-var phaseOf = map[fsm.Step]string{fsm.StepBegun: "fence", fsm.StepFenced: "freeze", fsm.StepPrepared: "prepare", fsm.StepReleasing: "release", fsm.StepRestart: "restart"}
+var phaseOf = map[fsm.Step]string{fsm.StepBegun: "fence", fsm.StepFenced: "freeze", fsm.StepPrepared: "prepare", fsm.StepChained: "chain", fsm.StepReleasing: "release", fsm.StepRestart: "restart"}
 
 // report logs a verdict when it is new: what is true every turn is a metric, not a log line.
 func (l *leading) report(d fsm.Decision) {

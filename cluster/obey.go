@@ -237,8 +237,8 @@ func (n *Node) release(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 	if err := n.endNudges(ctx); err != nil {
 		return nil, err
 	}
-	if err := n.cfg.Database.SetReadOnly(ctx); err != nil {
-		return nil, fmt.Errorf("read_only: %w", err)
+	if err := n.closeToWrites(ctx, o); err != nil {
+		return nil, err
 	}
 	// From here only the candidate may acknowledge: what the others receive later would be nobody's.
 	if err := n.revokeOthers(o.To); err != nil {

@@ -71,6 +71,10 @@ type Database interface {
 	LastEpoch(ctx context.Context) (uint64, error)
 	// KillClients ends client connections that do not wait for an acknowledgement.
 	KillClients(ctx context.Context) (int, error)
+	// Sessions lists the clients that are in the middle of something, the oldest first.
+	Sessions(ctx context.Context) ([]fsm.Session, error)
+	// BreakOff ends client connections that are not committing, on a server that may be writable. The gate is closed before.
+	BreakOff(ctx context.Context) (int, error)
 	// Position is everything executed here.
 	Position(ctx context.Context) (string, error)
 	// Written is everything in the binary log, what waits for its acknowledgement too: whatever was acknowledged before the call is in it.

@@ -22,7 +22,7 @@ func (s *State) applySwitchover(c Switchover, at time.Time) error {
 	if m, ok := s.Member(c.To); !ok || m.Role != RoleData {
 		return refuse("%q is not a data node of the cluster", c.To)
 	}
-	s.newOperation(Operation{Kind: c.Kind, Step: StepPrepared, Epoch: s.Epoch, From: c.From, To: c.To, Actor: c.Actor, Cause: c.Cause}, at)
+	s.newOperation(Operation{Kind: c.Kind, Step: StepPrepared, Epoch: s.Epoch, From: c.From, To: c.To, Actor: c.Actor, Cause: c.Cause, Busy: c.Busy, Wait: c.Wait}, at)
 	return nil
 }
 

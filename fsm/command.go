@@ -122,6 +122,9 @@ type Switchover struct {
 	To    NodeID `json:"to"`
 	Actor string `json:"actor"`
 	Cause string `json:"cause"`
+	// Busy is what becomes of clients in the middle of something long; Wait how long they are waited for, 0 as long as for anything else.
+	Busy BusyPolicy    `json:"busy,omitempty"`
+	Wait time.Duration `json:"wait,omitempty"`
 }
 
 // Chain has everybody outside the sync set replicate from the candidate: its first commit then finds them connected.

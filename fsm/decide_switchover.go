@@ -12,7 +12,7 @@ import (
 // prepared: everything is checked, and everything that can be done beforehand is done, while the old primary still serves. The set shrinks to the
 // candidate and those that W needs besides; the others are turned to replicate from the candidate.
 func (d *deciding) prepared() {
-	if d.serviceGone() || d.writesWait() || !d.gatesPass() {
+	if d.serviceGone() || d.writesWait() || !d.gatesPass() || !d.quiet() {
 		return
 	}
 	s, to := d.s, d.s.Op.To
@@ -64,7 +64,7 @@ func (d *deciding) writesWait() bool {
 // chained: the pause begins when the others are connected to the candidate, or cannot be waited for any longer: then the first commit waits until the
 // old primary has been turned round.
 func (d *deciding) chained() {
-	if d.serviceGone() || d.writesWait() || !d.gatesPass() {
+	if d.serviceGone() || d.writesWait() || !d.gatesPass() || !d.quiet() {
 		return
 	}
 	s := d.s
@@ -89,7 +89,7 @@ func (d *deciding) gatesPass() bool {
 	if i < 0 {
 		return true
 	}
-	if d.v.Now-d.v.StepSince > d.s.Settings.PrepareTimeout || d.v.Node(d.s.Op.To).Lost {
+	if d.v.Now-d.v.StepSince > d.s.Settings.PrepareTimeout+d.s.Op.Wait || d.v.Node(d.s.Op.To).Lost {
 		d.rollback(verdicts[i].String())
 	}
 	return false
@@ -136,9 +136,9 @@ func (d *deciding) releasing() {
 	case d.v.Node(op.To).Lost:
 		d.rollback(fmt.Sprintf("candidate %s was lost: %s", op.To, d.v.Node(op.To).Reason))
 	case d.v.Now-d.v.StepSince > d.s.Settings.ReleaseTimeout:
-		d.rollback(fmt.Sprintf("not done within %v: released=%v, candidate at the position=%v %s", d.s.Settings.ReleaseTimeout, d.v.Release != nil, d.v.Reached, d.v.ReleaseError))
+		d.rollback(fmt.Sprintf("not done within %v: released=%v, candidate at the position=%v %s%s", d.s.Settings.ReleaseTimeout, d.v.Release != nil, d.v.Reached, d.v.ReleaseError, d.heldUp()))
 	case d.v.Release == nil:
-		d.order(Order{Kind: OrderRelease, Node: op.From, To: op.To})
+		d.order(Order{Kind: OrderRelease, Node: op.From, To: op.To, Kill: op.Busy == BusyKill})
 	case !d.v.Reached:
 		d.order(Order{Kind: OrderAwait, Node: op.To, To: op.To, Position: d.v.Release.Received})
 	}

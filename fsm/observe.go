@@ -154,6 +154,7 @@ type View struct {
 	Release      *Answer   // the old primary released the epoch
 	Reached      bool      // the switchover's candidate holds the released position
 	ReleaseError string
+	Busy         *Busy        // what the primary last answered about its clients; nil when it was not asked
 	NotServing   Instant      // since when the primary at rest says that it does not serve; 0 when it does
 	Phases       []PhaseTime  // how long the phases took that this leader led
 	CaughtUp     []SyncMember // incarnations seen to hold what the primary had after they were first seen

@@ -86,6 +86,8 @@ type Operation struct {
 	Attempt  int             `json:"attempt"` // restart: which one; failover: how often it has begun again
 	Excluded []NodeID        `json:"excluded,omitempty"`
 	Chained  bool            `json:"chained,omitempty"` // switchover: whoever is outside the sync set replicates from To
+	Busy     BusyPolicy      `json:"busy,omitempty"`    // switchover: what becomes of clients in the middle of something long
+	Wait     time.Duration   `json:"wait,omitempty"`    // switchover: how long they are waited for
 	Lossy    bool            `json:"lossy,omitempty"`   // an operator accepted that acknowledged writes may be lost
 	Fence    *Evidence       `json:"fence,omitempty"`
 	Answers  []Answer        `json:"answers,omitempty"`

@@ -56,6 +56,7 @@ type Settings struct {
 	PrepareTimeout time.Duration `json:"prepare_timeout"` // switchover: candidate must be close within
 	PromoteTimeout time.Duration `json:"promote_timeout"` // promoted node must serve within, else another is tried
 	MaxUnapplied   int           `json:"max_unapplied"`   // switchover: the pause begins when the candidate has at most so many transactions to apply
+	MaxTransaction time.Duration `json:"max_transaction"` // switchover refuses or waits while a client is in the middle of something older, whole seconds
 	MaxBehind      time.Duration `json:"max_behind"`      // switchover refuses a candidate that lags more
 
 	Rebuild     RebuildPolicy `json:"rebuild"`
@@ -77,7 +78,7 @@ func Profile(name string) (Settings, error) {
 		OnServiceDown: OnServiceDownRestart, RestartAttempts: 3, RestartWindow: 10 * time.Minute, RestartTimeout: 60 * time.Second,
 		ShrinkAfter: 2 * time.Second, DegradeAfter: 10 * time.Second,
 		OrderTimeout: 3 * time.Second, ReleaseTimeout: 3 * time.Second, PrepareTimeout: 10 * time.Second,
-		PromoteTimeout: 30 * time.Second, MaxBehind: 5 * time.Second, MaxUnapplied: 20, Rebuild: RebuildAuto,
+		PromoteTimeout: 30 * time.Second, MaxBehind: 5 * time.Second, MaxUnapplied: 20, MaxTransaction: time.Second, Rebuild: RebuildAuto,
 	}
 	switch name {
 	case "", "lan":
@@ -126,6 +127,7 @@ func (s Settings) Validate() error {
 	need(s.ReleaseTimeout > 0 && s.OrderTimeout > 0 && s.PrepareTimeout > 0 && s.RestartTimeout > 0, "every timeout must be positive")
 	need(s.Rebuild == "" || s.Rebuild == RebuildAuto || s.Rebuild == RebuildManual, "rebuild %q: use auto or manual", s.Rebuild)
 	need(s.RebuildRate >= 0, "rebuild_rate must not be negative, is %d", s.RebuildRate)
+	need(s.MaxTransaction >= 0, "max_transaction must not be negative, is %v", s.MaxTransaction)
 	need(s.PromoteTimeout > s.Drifted(s.Lease), "promote_timeout %v must be longer than a lease with drift %v", s.PromoteTimeout, s.Drifted(s.Lease))
 	return errors.Join(errs...)
 }

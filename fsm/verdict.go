@@ -50,10 +50,11 @@ type Order struct {
 	Index    uint64    `json:"index"` // log index of the step that orders it
 	Step     Step      `json:"step"`
 	OpID     uint64    `json:"op_id"`
-	From     NodeID    `json:"from"`     // old primary
-	To       NodeID    `json:"to"`       // release: whose acknowledgements stay
-	Position string    `json:"position"` // await
-	Drained  bool      `json:"drained"`  // freeze: answer only when everything received is applied, so that the epoch rows can be read
+	From     NodeID    `json:"from"`           // old primary
+	To       NodeID    `json:"to"`             // release: whose acknowledgements stay
+	Position string    `json:"position"`       // await
+	Kill     bool      `json:"kill,omitempty"` // release: break off clients in the middle of something
+	Drained  bool      `json:"drained"`        // freeze: answer only when everything received is applied, so that the epoch rows can be read
 }
 
 // Decision is what Decide wants done, and why.

@@ -45,16 +45,9 @@ func (s *Server) KillClients(ctx context.Context) (int, error) {
 // committing. Both servers say "semi-sync" for the waiter itself and "commit"
 // for those queued behind it in its group.
 func (s *Server) killable(r record) bool {
-	switch r["User"] {
-	case s.cfg.ManagerUser, s.cfg.ReplicationUser, "system user", "event_scheduler", "":
+	if !s.client(r) {
 		return false
 	}
-	command, state := strings.ToLower(r["Command"]), strings.ToLower(r["State"])
-	switch {
-	case strings.HasPrefix(command, "binlog dump"), command == "daemon", strings.HasPrefix(command, "slave"):
-		return false
-	case strings.Contains(state, "semi-sync"), strings.Contains(state, "commit"):
-		return false
-	}
-	return true
+	state := strings.ToLower(r["State"])
+	return !strings.Contains(state, "semi-sync") && !strings.Contains(state, "commit")
 }

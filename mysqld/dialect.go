@@ -42,6 +42,9 @@ type dialect interface {
 	// src. It names no more than must change. appliesOn tells that the applier goes
 	// on running during it.
 	change(src Source, cfg Config, st Status, appliesOn bool) (statement string, args []any)
+	// tableLocks are the connections that hold locks of LOCK TABLES and the like,
+	// where the server tells.
+	tableLocks(ctx context.Context, q querier) (map[uint64]bool, error)
 	// settings are those of a status that can be put back at run time and must be
 	// as they are wanted; mend is the statement that does.
 	settings(st Status) []Setting

@@ -65,7 +65,9 @@ type Server struct {
 	boot       bootTracker
 	channel    lastChannel
 	abandoned  abandonedStatements
-	onArmed    func() // for tests: the watch sleeps from here
+
+	transactionsRead restingReads
+	onArmed          func() // for tests: the watch sleeps from here
 
 	// replication holds one token: who has it may change replication.
 	replication chan struct{}

@@ -66,8 +66,13 @@ type Plan struct {
 	Steps []string `json:"steps"`
 	// Gates are all rules that were looked at, the refusing ones too.
 	Gates []Verdict `json:"gates"`
-	// PauseMS is the expected write pause in milliseconds.
-	PauseMS float64 `json:"pause_ms"`
+	// PauseMS is the expected write pause in milliseconds, PrepareMS what is expected before it, while the old primary serves:
+	// as in the last planned change, whose phases Phases are.
+	PauseMS   float64 `json:"pause_ms"`
+	PrepareMS float64 `json:"prepare_ms"`
+	Phases    []Phase `json:"phases"`
+	// Token stands for what the plan rests on; a request with it in IfPlan is refused once that has changed.
+	Token string `json:"token"`
 }
 
 // Operation is an operation under way, as in Status.
@@ -138,7 +143,7 @@ func (r Result) MarshalJSON() ([]byte, error) {
 // MarshalJSON writes every list as a list, never null.
 func (p Plan) MarshalJSON() ([]byte, error) {
 	type plain Plan
-	p.Steps, p.Gates = list(p.Steps), list(p.Gates)
+	p.Steps, p.Gates, p.Phases = list(p.Steps), list(p.Gates), list(p.Phases)
 	return json.Marshal(plain(p))
 }
 

@@ -41,7 +41,13 @@ type SwitchoverRequest struct {
 	// To is the node that is to take it over, "" for the best other candidate.
 	To string `json:"to"`
 	// Plan asks for the steps, the gates and the expected pause, and changes nothing.
-	Plan  bool   `json:"plan"`
+	Plan bool `json:"plan"`
+	// IfPlan is the token of a plan: refused when the epoch, the sync set or a gate has changed since; "" for whatever holds.
+	IfPlan string `json:"if_plan"`
+	// WaitSeconds is how long clients in the middle of something long are waited for, 0 to refuse at once.
+	WaitSeconds float64 `json:"wait_seconds"`
+	// Kill ends them at the pause instead; their transactions are rolled back.
+	Kill  bool   `json:"kill"`
 	Actor string `json:"actor"`
 }
 

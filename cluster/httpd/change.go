@@ -90,7 +90,13 @@ func validSwitchover(req *api.SwitchoverRequest, who string) error {
 	if req.From != "" && req.From == req.To {
 		return fmt.Errorf("%q is both from and to", req.From)
 	}
-	return errors.Join(validText("from", req.From, maxID), validText("to", req.To, maxID), validActor(&req.Actor, who))
+	switch {
+	case req.WaitSeconds < 0 || req.WaitSeconds > maxClientWait.Seconds():
+		return fmt.Errorf("wait_seconds is %v, expected 0 (refuse at once) to %v", req.WaitSeconds, maxClientWait.Seconds())
+	case req.Kill && req.WaitSeconds > 0:
+		return errors.New("both kill and wait_seconds: clients are either killed or waited for")
+	}
+	return errors.Join(validText("if_plan", req.IfPlan, maxID), validText("from", req.From, maxID), validText("to", req.To, maxID), validActor(&req.Actor, who))
 }
 
 func validFailover(req *api.FailoverRequest, who string) error {
@@ -102,6 +108,9 @@ func validFailover(req *api.FailoverRequest, who string) error {
 	}
 	return errors.Join(validText("to", req.To, maxID), validText("fenced", req.Fenced, maxID), validActor(&req.Actor, who))
 }
+
+// maxClientWait bounds how long an operation may wait for clients.
+const maxClientWait = time.Hour
 
 func validPause(req *api.PauseRequest, who string) error {
 	if req.ForSeconds < 0 || req.ForSeconds > int64(maxPause/time.Second) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/highbase/highbase/cluster"
 	"github.com/highbase/highbase/cluster/identity"
+	"github.com/highbase/highbase/fsm"
 	"github.com/highbase/highbase/mysqld"
 	"github.com/highbase/highbase/probe"
 )
@@ -195,6 +196,22 @@ func (d *database) LastEpoch(ctx context.Context) (uint64, error) {
 }
 
 func (d *database) KillClients(ctx context.Context) (int, error) { return d.server.KillClients(ctx) }
+
+// Sessions implements cluster.Database.
+func (d *database) Sessions(ctx context.Context) ([]fsm.Session, error) {
+	found, err := d.server.Sessions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]fsm.Session, 0, len(found))
+	for _, s := range found {
+		out = append(out, fsm.Session(s))
+	}
+	return out, nil
+}
+
+// BreakOff implements cluster.Database.
+func (d *database) BreakOff(ctx context.Context) (int, error) { return d.server.BreakOff(ctx) }
 
 func (d *database) Position(ctx context.Context) (string, error) {
 	st, err := d.server.Status(ctx)
