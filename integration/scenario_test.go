@@ -48,7 +48,8 @@ func server() string {
 // after one that failed: what a failure left behind must not blame the next.
 type group struct {
 	options sandbox.Options
-	load    Load // of every scenario
+	load    Load          // of every scenario
+	limit   time.Duration // of one scenario; 4 minutes if 0
 	cluster *Cluster
 }
 
@@ -133,7 +134,7 @@ func (g *group) run(t *testing.T, name string, fn func(*scenario)) {
 		c := g.ensure(t)
 		s := &scenario{T: t, Cluster: c, clients: g.load}
 		var cancel context.CancelFunc
-		s.ctx, cancel = context.WithTimeout(t.Context(), 4*time.Minute)
+		s.ctx, cancel = context.WithTimeout(t.Context(), max(g.limit, 4*time.Minute))
 		defer cancel()
 		// Also after FailNow: whatever happens, the clients end, and a failure is told.
 		t.Cleanup(func() {

@@ -109,6 +109,8 @@ func serverMetrics() []metric {
 		ofServer("server_up", "1 when the database server answers.", asGauge, func(l Local) float64 { return bit(l.Server.Up) }),
 		ofServer("server_restarts_total", "Starts of the database server by hbd since hbd started, the first one apart.", asCounter,
 			func(l Local) float64 { return float64(l.Server.Restarts) }),
+		ofServer("rewinds_total", "Returns of this node, a former primary, whose crashed server was started again by a rewind since hbd started.", asCounter,
+			func(l Local) float64 { return float64(l.Server.Rewinds) }),
 		ofServer("server_start_timestamp_seconds", "When the database server started, 0 while it is down.", asGauge,
 			func(l Local) float64 { return timestamp(l.Server.Started) }),
 		ofServer("commits_waiting", "Commits (groups of them) that wait for acknowledgements.", asGauge,

@@ -116,6 +116,7 @@ type Database struct {
 	Present  bool // false on a witness
 	Up       bool
 	Restarts uint64    // starts by hbd since hbd started, the first one apart
+	Rewinds  uint64    // returns of a former primary by a rewind since hbd started
 	Started  time.Time // zero when it is down
 }
 

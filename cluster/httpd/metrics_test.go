@@ -20,7 +20,7 @@ func fullLocal() Local {
 	l.Clients = Clients{Shared: 12, Unshared: 1, Known: 7, Tickled: 34}
 	l.Raft = Raft{Leader: true, HasLeader: true, Voters: 3, LeaderChanges: 4}
 	l.Peers = []Peer{{ID: "db2", Paths: map[string]bool{"gossip": true, "rpc": false}}}
-	l.Server.Restarts, l.Server.Started = 1, time.Unix(1700000001, 0)
+	l.Server.Restarts, l.Server.Rewinds, l.Server.Started = 1, 3, time.Unix(1700000001, 0)
 	l.CommitsWaiting, l.SyncMembers, l.SyncAcks, l.FailuresTolerated = 3, 2, 1, 1
 	l.SyncMinReplicas, l.SyncChanging, l.DegradedSince, l.LossyEpochs = 1, true, time.Unix(1700000002, 0), 1
 	l.Operations = map[OperationKey]uint64{{Kind: api.KindFailover, Result: ResultDone}: 5}
@@ -106,6 +106,7 @@ func TestMetricsValues(t *testing.T) {
 		`highbase_last_write_gap_seconds 0.018`,
 		`highbase_server_up 1`,
 		`highbase_server_restarts_total 1`,
+		`highbase_rewinds_total 3`,
 		`highbase_commits_waiting 3`,
 		`highbase_replication_lag_seconds NaN`,
 		`highbase_replication_running{thread="io"} 0`,

@@ -164,7 +164,7 @@ func (b *backend) timed(l cluster.LocalStatus, out *httpd.Local) {
 	if sv.Started != b.starts.run {
 		b.starts = serverStart{sv.Started, time.Now()}
 	}
-	out.Server = httpd.Database{Present: b.dialect != "none", Up: sv.State == fsm.ServerUp, Restarts: max(l.Starts, 1) - 1}
+	out.Server = httpd.Database{Present: b.dialect != "none", Up: sv.State == fsm.ServerUp, Restarts: max(l.Starts, 1) - 1, Rewinds: l.Rewinds}
 	if out.Server.Up {
 		out.Server.Started = b.starts.at
 	}

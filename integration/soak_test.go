@@ -1,0 +1,134 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/highbase/highbase/cluster/api"
+	"github.com/highbase/highbase/sandbox"
+)
+
+// shortSoak is how often the primary is killed in the ordinary suite; HIGHBASE_SOAK asks for more, of both forms.
+const shortSoak = 4
+
+// soakClients are many, so that a kill meets writes at every stage of a commit. Their pauses leave the machine some air.
+var soakClients = Load{Writers: 24, Pause: 15 * time.Millisecond}
+
+// TestSoak kills the primary over and over under one workload, whoever it is, and nobody helps: what was acknowledged since the first kill is
+// there after the last, every old primary came back by a rewind, none by a copy. In its short form each server has one of the two ways to die.
+func TestSoak(t *testing.T) {
+	kills, forms := soakSize(t)
+	if forms["host"] {
+		g := newGroup(t, sandbox.Options{})
+		g.load, g.limit = soakClients, time.Duration(kills)*time.Minute
+		g.run(t, "host killed", func(s *scenario) {
+			s.soak(kills, func(old string) { s.fault("kill-host", old) }, func(old string) { s.fault("start-host", old) })
+		})
+	}
+	if forms["mysqld"] {
+		g := newGroup(t, sandbox.Options{OnServiceDown: "failover"})
+		g.load, g.limit = soakClients, time.Duration(kills)*time.Minute
+		g.run(t, "mysqld killed, failed over at once", func(s *scenario) {
+			s.soak(kills, func(old string) { s.fault("kill-mysqld", old) }, nil)
+		})
+	}
+}
+
+func soakSize(t *testing.T) (kills int, forms map[string]bool) {
+	t.Helper()
+	v := os.Getenv("HIGHBASE_SOAK")
+	if v == "" {
+		return shortSoak, map[string]bool{"host": server() == "mariadb", "mysqld": server() != "mariadb"}
+	}
+	kills, err := strconv.Atoi(v)
+	if err != nil || kills < 1 {
+		t.Fatalf("HIGHBASE_SOAK=%q: want how often the primary is killed, a number above 0", v)
+	}
+	return kills, map[string]bool{"host": true, "mysqld": true}
+}
+
+// soak kills the primary so many times. Each time it waits for the successor, boots what was killed, and goes on when all are well again.
+func (s *scenario) soak(kills int, kill, boot func(old string)) {
+	s.Helper()
+	copies := s.watchRebuilds()
+	killed, rewinds := map[string]int{}, 0.0
+	for n := 1; n <= kills; n++ {
+		old, before := s.primary(), 0.0 // a host that is killed forgets its counters
+		if boot == nil {
+			before = s.metric(old, "highbase_rewinds_total")
+		}
+		s.at = s.load.Now()
+		kill(old)
+		s.awaitNewPrimary(old)
+		if boot != nil {
+			boot(old)
+		}
+		back := s.load.Now()
+		ctx, cancel := context.WithTimeout(s.ctx, patience)
+		st, err := s.AwaitHealthy(ctx)
+		cancel()
+		if err != nil {
+			s.Fatalf("kill %d of %d, of %s: %v", n, kills, old, err)
+		}
+		gap, _ := s.load.Gap(s.at, s.load.Now())
+		rewound := s.metric(old, "highbase_rewinds_total") - before
+		s.Logf("kill %d, of %s: %s is primary of epoch %d, gap %v, %v rewinds, well again after %v", n, old, st.Primary, st.Epoch,
+			gap.Round(time.Millisecond), rewound, (s.load.Now() - back).Round(time.Millisecond))
+		if broken := s.load.Violations(); len(broken) > 0 {
+			s.Fatalf("kill %d of %d, of %s: %d reads broken, first: %s", n, kills, old, len(broken), broken[0])
+		}
+		s.writesGoOn()
+		killed[old]++
+		rewinds += rewound
+		s.before = st
+	}
+	if all := copies(); len(all) > 0 {
+		s.Errorf("%d rebuilds, and every old primary was to be rewound: %q", len(all), all)
+	}
+	if rewinds < float64(kills) {
+		s.Errorf("%d kills and %v rewinds: not every old primary came back by one", kills, rewinds)
+	}
+	s.Logf("killed %v; %v rewinds", killed, rewinds)
+}
+
+// watchRebuilds looks at the nodes until the result is called, which tells what rebuilds and quarantines there were. A copy takes longer than
+// many looks.
+func (s *scenario) watchRebuilds() (stop func() []string) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	var running sync.WaitGroup
+	var seen []string
+	last := map[string]string{}
+	running.Go(func() {
+		for ; ctx.Err() == nil; pause(ctx, 100*time.Millisecond) {
+			st, err := s.ClusterStatus(ctx)
+			if err != nil {
+				continue // between two primaries nobody may answer
+			}
+			for _, n := range st.Nodes {
+				is := ""
+				if n.Rebuild != nil {
+					is = fmt.Sprintf("%s rebuilt from %s: %s", n.ID, n.Rebuild.From, n.Rebuild.Reason)
+				} else if n.Role == api.RoleQuarantined || n.Role == api.RoleRebuilding {
+					is = fmt.Sprintf("%s %s: %s", n.ID, n.Role, n.Note)
+				}
+				if is != "" && last[n.ID] != is {
+					seen = append(seen, is)
+				}
+				last[n.ID] = is
+			}
+		}
+	})
+	s.Cleanup(func() { cancel(); running.Wait() })
+	return func() []string {
+		cancel()
+		running.Wait()
+		return seen
+	}
+}
