@@ -120,6 +120,7 @@ type scenario struct {
 	clients Load
 	load    *Workload
 	sampler *Sampler
+	beside  []*Workload // further clients, whose rows must survive, too
 	before  api.Status
 	last    uint64        // the latest incident before the fault
 	at      time.Duration // the fault, on the ledger's clock
@@ -176,6 +177,9 @@ func (s *scenario) stopClients() {
 	if s.load != nil {
 		s.load.Stop()
 	}
+	for _, w := range s.beside {
+		w.Stop()
+	}
 }
 
 // finish waits for health and for clients that write again, then checks everything.
@@ -191,6 +195,12 @@ func (s *scenario) finish() {
 	s.stopClients()
 	if err := s.Verify(ctx, s.load, s.sampler); err != nil {
 		s.Error(err)
+	}
+	for _, w := range s.beside {
+		if err := s.checkRows(ctx, s.await("an answer", steady).Primary, w); err != nil {
+			s.Errorf("past the address: %v", err)
+		}
+		s.Logf("past the address: %+v", w.Counts())
 	}
 	s.explain(ctx)
 	gap, _ := s.load.Gap(s.at, end)

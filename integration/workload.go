@@ -29,10 +29,12 @@ type Load struct {
 	Pause   time.Duration // between two rows of one writer; 3 ms, so that the machine is not the limit
 	Connect time.Duration // bound of a connect; 200 ms, as a pool with a short timeout has
 	Answer  time.Duration // bound of a statement; 2 s
+	From    string        // host that the clients run on; the client host
+	At      string        // what they connect to, HOST:PORT; the virtual address
 }
 
 // Workload is clients at work: writers and one reader on the client host, all through
-// the virtual address.
+// the virtual address unless Load says otherwise.
 type Workload struct {
 	*Ledger
 	run    int64
@@ -50,7 +52,11 @@ func (c *Cluster) StartWorkload(ctx context.Context, load Load) (*Workload, erro
 	setDefault(&load.Connect, 200*time.Millisecond)
 	setDefault(&load.Answer, 2*time.Second)
 	w := &Workload{Ledger: NewLedger(), run: time.Now().UnixNano(), hosts: c.ids, load: load}
-	w.config = c.viaAddress(clientHost, load.Connect, load.Answer)
+	setDefault(&load.From, clientHost)
+	w.config = c.viaAddress(load.From, load.Connect, load.Answer)
+	if load.At != "" {
+		w.config.Addr = load.At
+	}
 	err := Await(ctx, "the workload's table", func(ctx context.Context) (bool, string) {
 		conn, err := connect(ctx, w.config)
 		if err != nil {

@@ -1,0 +1,172 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/highbase/highbase/cluster/api"
+	"github.com/highbase/highbase/fsm/gtid"
+	"github.com/highbase/highbase/sandbox"
+)
+
+// TestAcks: acknowledgements do not arrive, so commits wait, and then something else happens.
+func TestAcks(t *testing.T) {
+	g := newGroup(t, sandbox.Options{})
+
+	g.run(t, "hbd stopped politely over waiting commits", func(s *scenario) {
+		old := s.primary()
+		s.dropAcks(old)
+		s.commitsWait(old)
+		s.fault("stop-hbd", old)
+		s.awaitNewPrimary(old)
+		s.hearAcks(old)
+		s.fault("start-hbd", old)
+	})
+
+	g.run(t, "mysqld stopped politely behind hbd's back over waiting commits", func(s *scenario) {
+		// MySQL tells the waiters success when it is stopped so: it must not become untrue.
+		old := s.primary()
+		s.dropAcks(old)
+		s.commitsWait(old)
+		if err := syscall.Kill(s.serverPID(old), syscall.SIGTERM); err != nil {
+			s.Fatalf("stopping mysqld of %s: %v", old, err)
+		}
+		s.awaitIncident(api.KindRestart, api.KindFailover, api.KindTakeover)
+		s.hearAcks(old)
+		s.writesGoOn()
+	})
+
+	// One writer with all the patience: no other write would make up for the lost acknowledgement of its row.
+	g.load = Load{Writers: 1, Answer: time.Minute}
+	g.run(t, "a lost acknowledgement is made up for", func(s *scenario) {
+		before := s.nudged(s.primary())
+		s.dropAcks(s.primary())
+		s.commitsWait(s.primary())
+		s.receivedAll(s.primary())
+		s.cutDumps(s.primary())
+		s.hearAcks(s.primary())
+		s.writesGoOn()
+		s.noErrors(s.at)
+		if now := s.nudged(s.primary()); now == before {
+			s.Errorf("the write went on without a nudge (newest %q): its acknowledgement was not lost", now)
+		}
+		s.nothingHappened()
+	})
+}
+
+// dumps are the addresses of the connections over which the primary sends its log, as HOST:PORT.
+func (s *scenario) dumps(primary string) []string {
+	s.Helper()
+	from := "performance_schema.processlist"
+	if s.Flavor() == gtid.MariaDB {
+		from = "information_schema.processlist"
+	}
+	db := s.manager(primary)
+	defer db.Close()
+	rows, err := db.QueryContext(s.ctx, "SELECT HOST FROM "+from+" WHERE COMMAND LIKE 'Binlog Dump%'")
+	if err != nil {
+		s.Fatalf("asking %s for its dump connections: %v", primary, err)
+	}
+	defer rows.Close()
+	var list []string
+	for rows.Next() {
+		var host string
+		if err := rows.Scan(&host); err != nil {
+			s.Fatal(err)
+		}
+		list = append(list, host)
+	}
+	return list
+}
+
+const ackTable = "inet test_acks"
+
+// dropAcks keeps what the replicas say on their present connections from the primary; what it says arrives. A new connection works.
+func (s *scenario) dropAcks(primary string) {
+	s.Helper()
+	dumps := s.dumps(primary)
+	if len(dumps) == 0 {
+		s.Fatalf("%s sends its log to nobody", primary)
+	}
+	script := fmt.Sprintf("nft 'add table %s; add chain %s in { type filter hook input priority -300; }", ackTable, ackTable)
+	for _, d := range dumps {
+		host, port, err := net.SplitHostPort(d)
+		if err != nil {
+			s.Fatal(err)
+		}
+		script += fmt.Sprintf("; add rule %s in ip saddr %s tcp sport %s drop", ackTable, host, port)
+	}
+	s.byHand(primary, script+"'")
+	s.Cleanup(func() { // a scenario that failed half-way; the table may be gone
+		_, _, _ = s.Command(context.Background(), primary, "nft", "delete table "+ackTable)
+	})
+}
+
+func (s *scenario) hearAcks(primary string) {
+	s.Helper()
+	s.byHand(primary, "nft 'delete table "+ackTable+"'")
+}
+
+// commitsWait waits until no client has been told of a commit for a while and the server says that some wait.
+func (s *scenario) commitsWait(primary string) {
+	s.Helper()
+	name := "Rpl_semi_sync_source_wait_sessions"
+	if s.Flavor() == gtid.MariaDB {
+		name = "Rpl_semi_sync_master_wait_sessions"
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	err := Await(ctx, "commits to wait on "+primary, func(ctx context.Context) (bool, string) {
+		var n, value string
+		if err := s.servers[primary].QueryRowContext(ctx, "SHOW GLOBAL STATUS LIKE '"+name+"'").Scan(&n, &value); err != nil {
+			return false, err.Error()
+		}
+		waiting, err := strconv.Atoi(value)
+		acks := s.load.AckedSince(s.load.Now() - 200*time.Millisecond)
+		return err == nil && waiting > 0 && acks == 0, fmt.Sprintf("%s wait, %d acknowledged lately", value, acks)
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+// receivedAll waits until every replica has applied or received what the primary has logged.
+func (s *scenario) receivedAll(primary string) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	if err := s.Cluster.awaitCaughtUp(ctx, primary); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// cutDumps destroys the connections of the replicas at the primary: they connect again, and what they had said on the old ones never arrives.
+func (s *scenario) cutDumps(primary string) {
+	s.Helper()
+	for _, d := range s.dumps(primary) {
+		host, port, err := net.SplitHostPort(d)
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.byHand(primary, fmt.Sprintf("ss -K dst %s dport = :%s", host, port))
+	}
+}
+
+// nudged is when hbd wrote its newest nudge on a server.
+func (s *scenario) nudged(host string) string {
+	s.Helper()
+	db := s.manager(host)
+	defer db.Close()
+	var at string
+	if err := db.QueryRowContext(s.ctx, "SELECT COALESCE(MAX(at), '') FROM highbase.nudge").Scan(&at); err != nil {
+		s.Fatal(err)
+	}
+	return at
+}
