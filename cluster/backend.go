@@ -45,7 +45,7 @@ func (n *Node) Switchover(ctx context.Context, req api.SwitchoverRequest) (api.R
 	if req.Plan {
 		return n.plan(st, v, from, to, gates, req), nil
 	}
-	if r := refusedBy(st, from, to, gates, req); r != nil {
+	if r := refusedByGate(st, from, to, gates, req); r != nil {
 		return *r, nil
 	}
 	err = n.propose(ctx, fsm.Command{At: time.Now(), Switchover: &fsm.Switchover{Kind: fsm.KindSwitchover, Epoch: st.Epoch, From: from, To: to, Actor: req.Actor,

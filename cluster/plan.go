@@ -11,9 +11,9 @@ import (
 	"github.com/highbase/highbase/fsm"
 )
 
-// refusedBy is the first gate that a request does not pass, nil when there is none. What the clients do is no reason for one that is to wait for
+// refusedByGate is the first gate that a request does not pass, nil when there is none. What the clients do is no reason for one that is to wait for
 // them or to break them off.
-func refusedBy(st fsm.State, from, to fsm.NodeID, gates []fsm.Verdict, req api.SwitchoverRequest) *api.Result {
+func refusedByGate(st fsm.State, from, to fsm.NodeID, gates []fsm.Verdict, req api.SwitchoverRequest) *api.Result {
 	if token := planToken(st, from, to, gates); req.IfPlan != "" && req.IfPlan != token {
 		return &api.Result{Outcome: api.OutcomeRefused, Rule: "switchover.if-plan", Node: string(to), Value: token, Threshold: req.IfPlan,
 			Message: "the cluster is not as it was when the plan was made: look at the plan again"}
