@@ -49,7 +49,7 @@ func TestTickle(t *testing.T) {
 		all := s.waitingClients()
 		to := s.others(s.primary())[0]
 		s.at = s.load.Now()
-		if answer := s.ctl("promote", to); answer.Exit != exitDone {
+		if answer := s.ctl("promote", to, "--kill"); answer.Exit != exitDone {
 			s.Errorf("hbctl promote: exit %d, %+v, %s", answer.Exit, answer.Result, answer.Stderr)
 		}
 		s.awaitIncident(api.KindSwitchover)
