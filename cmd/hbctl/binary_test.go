@@ -128,10 +128,10 @@ func TestRequestsCarryWhatWasSaid(t *testing.T) {
 		path, body string
 		args       []string
 	}{
-		{api.PathPromote, `{"from":"","to":"db2","plan":true,` + by, []string{"promote", "db2", "--plan"}},
-		{api.PathPromote, `{"from":"","to":"db2","plan":false,` + by, []string{"promote", "db2", "-y"}},
-		{api.PathDemote, `{"from":"","to":"","plan":false,` + by, []string{"demote", "--yes"}},
-		{api.PathDemote, `{"from":"db1","to":"","plan":true,` + by, []string{"demote", "db1", "--plan"}},
+		{api.PathPromote, `{"from":"","to":"db2","plan":true,"if_plan":"","wait_seconds":0,"kill":false,` + by, []string{"promote", "db2", "--plan"}},
+		{api.PathPromote, `{"from":"","to":"db2","plan":false,"if_plan":"","wait_seconds":0,"kill":false,` + by, []string{"promote", "db2", "-y"}},
+		{api.PathDemote, `{"from":"","to":"","plan":false,"if_plan":"7","wait_seconds":90,"kill":false,` + by, []string{"demote", "--yes", "--if-plan", "7", "--wait", "90s"}},
+		{api.PathDemote, `{"from":"db1","to":"","plan":true,"if_plan":"","wait_seconds":0,"kill":true,` + by, []string{"demote", "db1", "--plan", "--kill"}},
 		{api.PathPause, `{"for_seconds":3600,"why":"disk swap",` + by, []string{"pause", "--for", "1h", "--why", "disk swap"}},
 		{api.PathPause, `{"for_seconds":2,"why":"",` + by, []string{"pause", "--for", "1500ms"}},
 		{api.PathPause, `{"for_seconds":0,"why":"",` + by, []string{"pause"}},
