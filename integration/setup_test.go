@@ -70,7 +70,7 @@ func TestSetup(t *testing.T) {
 			}
 		}
 		if got, exit := s.check(); exit != exitDone || !got.OK {
-			s.Errorf("after mending: exit %d, ok %v", exit, got.OK)
+			s.Errorf("after mending: exit %d, ok %v: %+v", exit, got.OK, slices.DeleteFunc(got.Rows, func(r api.CheckRow) bool { return r.Result != api.CheckFailed }))
 		}
 	})
 	g.run(t, "a lost host is named and the others are told", func(s *scenario) {
