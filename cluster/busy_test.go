@@ -27,7 +27,7 @@ func (m *member) busy(sessions ...fsm.Session) {
 }
 
 func atRest(t *testing.T) *testCluster {
-	c := newCluster(t, 3, func(s *fsm.Settings) { s.ReleaseTimeout = 900 * time.Millisecond })
+	c := newCluster(t, 3, func(s *fsm.Settings) { s.ReleaseTimeout = 2 * time.Second })
 	c.w.clients(t)
 	c.bootstrap()
 	c.wrote()
