@@ -17,6 +17,7 @@ import (
 
 // measured is one line of the benchmark's table.
 type measured struct {
+	Server string  `json:"server"`
 	Case   string  `json:"case"`
 	Timing string  `json:"timing"`
 	Runs   int     `json:"runs"`
@@ -25,102 +26,149 @@ type measured struct {
 	Max    float64 `json:"max_ms"`
 }
 
-// benchCases are what is broken and how it is mended again.
-var benchCases = []struct {
-	name  string
-	fault func(*scenario) // and wait for the end
-	mend  func(*scenario)
-}{
-	{"switchover", func(s *scenario) {
+// benchCase is what is broken and how it is mended again.
+type benchCase struct {
+	name     string
+	failover bool            // the cluster does not restart a server in place
+	fault    func(*scenario) // and wait for the end
+	mend     func(*scenario)
+	returns  bool // how long the old primary takes, once mended, to follow again is told, too
+}
+
+var benchCases = []benchCase{
+	{name: "switchover", fault: func(s *scenario) {
 		if answer := s.ctl("promote", s.others(s.primary())[0]); answer.Result.Outcome != api.OutcomeDone {
 			s.Errorf("hbctl promote: exit %d, %+v, %s", answer.Exit, answer.Result, answer.Stderr)
 		}
-	}, nil},
-	{"mysqld crash, restart in place", func(s *scenario) {
+	}},
+	{name: "mysqld crash, restart in place", fault: func(s *scenario) {
 		s.fault("kill-mysqld", s.primary())
 		s.awaitIncident(api.KindRestart)
-	}, nil},
-	{"host killed", func(s *scenario) {
+	}},
+	{name: "host killed", returns: true, fault: func(s *scenario) {
 		s.fault("kill-host", s.primary())
 		s.awaitNewPrimary(s.primary())
-	}, func(s *scenario) { s.fault("start-host", s.primary()) }},
-	{"link cut", func(s *scenario) {
+	}, mend: func(s *scenario) { s.fault("start-host", s.primary()) }},
+	{name: "link cut", returns: true, fault: func(s *scenario) {
 		s.fault("cut", s.primary())
 		s.awaitNewPrimary(s.primary())
-	}, func(s *scenario) { s.fault("heal", s.primary()) }},
+	}, mend: func(s *scenario) { s.fault("heal", s.primary()) }},
+	{name: "mysqld crash, failover", failover: true, returns: true, fault: func(s *scenario) {
+		s.fault("kill-mysqld", s.primary())
+		s.awaitNewPrimary(s.primary())
+	}, mend: func(*scenario) {}},
 }
 
-// TestBenchGaps measures the write gap that clients see, ten runs for each case and
-// profile; HIGHBASE_BENCH=1 lets it run, HIGHBASE_BENCH_RUNS changes the number, HIGHBASE_BENCH_CASE
-// picks one case. Each
-// run is checked like a scenario: a number from a run that lost a write is no number.
-func TestBenchGaps(t *testing.T) {
+// benchRuns is how often something is measured unless HIGHBASE_BENCH_RUNS says otherwise; it skips the test if no
+// benchmark is asked for.
+func benchRuns(t *testing.T, runs int) int {
+	t.Helper()
 	if os.Getenv("HIGHBASE_BENCH") == "" {
 		t.Skip("skipping, a benchmark: set HIGHBASE_BENCH=1")
 	}
-	runs := 10
 	if v := os.Getenv("HIGHBASE_BENCH_RUNS"); v != "" {
 		var err error
 		if runs, err = strconv.Atoi(v); err != nil || runs < 1 {
 			t.Fatalf("HIGHBASE_BENCH_RUNS = %q: want a number above 0", v)
 		}
 	}
-	var table []measured
+	return runs
+}
+
+// TestBenchGaps measures the write gap that clients see and how soon the old primary follows again, twenty runs for each case and profile.
+// HIGHBASE_BENCH=1 lets it run, HIGHBASE_BENCH_RUNS changes the number, HIGHBASE_BENCH_CASE and HIGHBASE_BENCH_TIMING pick one case and one
+// profile, HIGHBASE_SERVER the server. Each run is checked like a scenario: a number from a run that lost a write is no number.
+func TestBenchGaps(t *testing.T) {
+	b := &gapBench{runs: benchRuns(t, 20)}
+	began := time.Now()
 	for _, timing := range []string{"lan", "fast"} {
-		g := newGroup(t, sandbox.Options{Timing: timing, Settings: map[string]string{"restart_attempts": "1000"}})
-		// Clients that give up on a silent address soon: else it is their patience that is measured.
-		g.load = Load{Connect: 100 * time.Millisecond, Answer: 300 * time.Millisecond}
-		for _, c := range benchCases {
-			if only := os.Getenv("HIGHBASE_BENCH_CASE"); only != "" && only != c.name {
-				continue
-			}
-			var gaps []time.Duration
-			for n := range runs {
-				g.run(t, fmt.Sprintf("%s/%s/%d", timing, c.name, n+1), func(s *scenario) {
-					s.at = s.load.Now()
-					c.fault(s)
-					s.writesGoOn()
-					gap, ok := s.load.Gap(s.at, s.load.Now())
-					if !ok {
-						s.Fatal("writes did not come back")
-					}
-					gaps = append(gaps, gap)
-					if c.mend != nil {
-						c.mend(s)
-					}
-				})
-			}
-			if len(gaps) > 0 {
-				table = append(table, summarise(c.name, timing, gaps))
-			}
+		if only := os.Getenv("HIGHBASE_BENCH_TIMING"); only != "" && only != timing {
+			continue
 		}
-		g.discard(t)
+		for _, failover := range []bool{false, true} {
+			o := sandbox.Options{Timing: timing, Settings: map[string]string{"restart_attempts": "1000"}}
+			if failover {
+				o.OnServiceDown = "failover"
+			}
+			g := newGroup(t, o)
+			// Clients that give up on a silent address soon: else it is their patience that is measured.
+			g.load = Load{Connect: 100 * time.Millisecond, Answer: 300 * time.Millisecond}
+			for _, c := range benchCases {
+				if only := os.Getenv("HIGHBASE_BENCH_CASE"); c.failover == failover && (only == "" || only == c.name) {
+					b.measure(t, g, timing, c)
+				}
+			}
+			g.discard(t)
+		}
 	}
-	report(t, table)
+	report(t, b.gaps, b.returns)
+	fmt.Printf("total %v\n", time.Since(began).Round(time.Second))
 }
 
-func summarise(name, timing string, gaps []time.Duration) measured {
-	slices.Sort(gaps)
+type gapBench struct {
+	runs          int
+	gaps, returns []measured
+}
+
+func (b *gapBench) measure(t *testing.T, g *group, timing string, c benchCase) {
+	var gaps, returns []time.Duration
+	for n := range b.runs {
+		g.run(t, fmt.Sprintf("%s/%s/%d", timing, c.name, n+1), func(s *scenario) {
+			s.at = s.load.Now()
+			c.fault(s)
+			s.writesGoOn()
+			gap, ok := s.load.Gap(s.at, s.load.Now())
+			if !ok {
+				s.Fatal("writes did not come back")
+			}
+			gaps = append(gaps, gap)
+			if c.mend == nil {
+				return
+			}
+			from := s.load.Now()
+			c.mend(s)
+			s.await(s.primary()+" to follow again", func(st api.Status) bool { return nodeWell(st, nodeIn(st, s.primary())) })
+			returns = append(returns, s.load.Now()-from)
+		})
+	}
+	if len(gaps) > 0 {
+		b.gaps = append(b.gaps, summarise(c.name, timing, gaps))
+	}
+	if len(returns) > 0 && c.returns {
+		b.returns = append(b.returns, summarise(c.name, timing, returns))
+	}
+}
+
+func summarise(name, timing string, took []time.Duration) measured {
+	slices.Sort(took)
 	at := func(share float64) float64 {
-		// Nearest rank: with ten runs the 99th percentile is the maximum, and says so.
-		i := min(len(gaps)-1, int(share*float64(len(gaps))))
-		return float64(gaps[i].Microseconds()) / 1000
+		// Nearest rank: with twenty runs the 99th percentile is the maximum, and says so.
+		i := min(len(took)-1, int(share*float64(len(took))))
+		return float64(took[i].Microseconds()) / 1000
 	}
-	return measured{Case: name, Timing: timing, Runs: len(gaps), P50: at(0.5), P99: at(0.99), Max: at(1)}
+	return measured{Server: server(), Case: name, Timing: timing, Runs: len(took), P50: at(0.5), P99: at(0.99), Max: at(1)}
 }
 
-func report(t *testing.T, table []measured) {
-	fmt.Printf("\n%-32s %-6s %5s %10s %10s %10s\n", "write gap, ms", "timing", "runs", "p50", "p99", "max")
-	for _, m := range table {
-		fmt.Printf("%-32s %-6s %5d %10.1f %10.1f %10.1f\n", m.Case, m.Timing, m.Runs, m.P50, m.P99, m.Max)
-	}
+func report(t *testing.T, gaps, returns []measured) {
+	printTable("write gap, ms", gaps)
+	printTable("old primary follows again, ms", returns)
 	if path := os.Getenv("HIGHBASE_BENCH_JSON"); path != "" {
-		data, err := json.MarshalIndent(table, "", "  ")
+		data, err := json.MarshalIndent(map[string][]measured{"write_gap": gaps, "follows_again": returns}, "", "  ")
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(path, append(data, '\n'), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func printTable(title string, table []measured) {
+	if len(table) == 0 {
+		return
+	}
+	fmt.Printf("\n%-8s %-32s %-6s %5s %10s %10s %10s\n", "server", title, "timing", "runs", "p50", "p99", "max")
+	for _, m := range table {
+		fmt.Printf("%-8s %-32s %-6s %5d %10.1f %10.1f %10.1f\n", m.Server, m.Case, m.Timing, m.Runs, m.P50, m.P99, m.Max)
 	}
 }

@@ -60,7 +60,7 @@ func (s *scenario) soak(kills int, kill, boot func(old string)) {
 	copies := s.watchRebuilds()
 	killed, rewinds := map[string]int{}, 0.0
 	for n := 1; n <= kills; n++ {
-		old, before := s.primary(), 0.0 // a host that is killed forgets its counters
+		old, leader, before := s.primary(), s.before.Leader, 0.0 // a host that is killed forgets its counters
 		if boot == nil {
 			before = s.metric(old, "highbase_rewinds_total")
 		}
@@ -79,7 +79,7 @@ func (s *scenario) soak(kills int, kill, boot func(old string)) {
 		}
 		gap, _ := s.load.Gap(s.at, s.load.Now())
 		rewound := s.metric(old, "highbase_rewinds_total") - before
-		s.Logf("kill %d, of %s: %s is primary of epoch %d, gap %v, %v rewinds, well again after %v", n, old, st.Primary, st.Epoch,
+		s.Logf("kill %d, of %s (leader %s): %s is primary of epoch %d, gap %v, %v rewinds, well again after %v", n, old, leader, st.Primary, st.Epoch,
 			gap.Round(time.Millisecond), rewound, (s.load.Now() - back).Round(time.Millisecond))
 		if broken := s.load.Violations(); len(broken) > 0 {
 			s.Fatalf("kill %d of %d, of %s: %d reads broken, first: %s", n, kills, old, len(broken), broken[0])

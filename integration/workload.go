@@ -31,6 +31,7 @@ type Load struct {
 	Answer  time.Duration // bound of a statement; 2 s
 	From    string        // host that the clients run on; the client host
 	At      string        // what they connect to, HOST:PORT; the virtual address
+	Blind   bool          // nobody reads
 }
 
 // Workload is clients at work: writers and one reader on the client host, all through
@@ -76,7 +77,9 @@ func (c *Cluster) StartWorkload(ctx context.Context, load Load) (*Workload, erro
 	for i := 1; i <= load.Writers; i++ {
 		w.done.Go(func() { w.write(work, i) })
 	}
-	w.done.Go(func() { w.read(work) })
+	if !load.Blind {
+		w.done.Go(func() { w.read(work) })
+	}
 	return w, nil
 }
 

@@ -1,0 +1,125 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/highbase/highbase/fsm/gtid"
+	"github.com/highbase/highbase/sandbox"
+)
+
+// costRound is how long one cluster is measured at a time.
+const costRound = 5 * time.Second
+
+// costClients write as fast as they are answered.
+var costClients = Load{Writers: 8, Pause: time.Nanosecond, Blind: true}
+
+// TestBenchCost measures what hbd costs in normal service: the same clients write to three servers with hbd and to three with the same options
+// and semi-synchronous replication set up by hand, in turns. While one cluster is measured every process of the other is stopped.
+func TestBenchCost(t *testing.T) {
+	rounds := benchRuns(t, 12)
+	with := newGroup(t, sandbox.Options{Name: "cost-hbd"})
+	without := newGroup(t, sandbox.Options{Name: "cost-bare", Bare: true})
+	a, b := with.ensure(t), without.ensure(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	replicateByHand(ctx, t, b)
+	var ratios, rateWith, rateWithout []float64
+	for n := range rounds {
+		// Who comes first alternates: what drifts favours nobody.
+		var x, y float64
+		if n%2 == 0 {
+			x, y = writeRate(ctx, t, a, b), writeRate(ctx, t, b, a)
+		} else {
+			y, x = writeRate(ctx, t, b, a), writeRate(ctx, t, a, b)
+		}
+		ratios, rateWith, rateWithout = append(ratios, x/y), append(rateWith, x), append(rateWithout, y)
+		t.Logf("round %d: %.0f writes/s with hbd, %.0f without, ratio %.3f", n+1, x, y, x/y)
+	}
+	fmt.Printf("\n%s: writes/s with hbd %s, bare semi-synchronous replication %s, ratio of a round %s\n",
+		server(), spread(rateWith, "%.0f"), spread(rateWithout, "%.0f"), spread(ratios, "%.3f"))
+}
+
+// spread is the median of values, and between which they lie.
+func spread(values []float64, format string) string {
+	v := slices.Sorted(slices.Values(values))
+	middle := (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+	return fmt.Sprintf("median "+format+" ("+format+" to "+format+")", middle, v[0], v[len(v)-1])
+}
+
+// writeRate lets clients write to one cluster while the other stands still, and counts what is acknowledged in a second.
+func writeRate(ctx context.Context, t *testing.T, c, still *Cluster) float64 {
+	t.Helper()
+	for _, host := range still.DataHosts() {
+		if err := still.Fault(ctx, "freeze", host); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer func() {
+		for _, host := range still.DataHosts() {
+			if err := still.Fault(ctx, "thaw", host); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}()
+	if c.api != nil && len(c.Facts.Hosts) > 0 && c.Facts.Hosts[0].API != "" {
+		// It stood still itself a moment ago, and its lease ran out.
+		if _, err := c.AwaitHealthy(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, err := c.StartWorkload(ctx, costClients)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	if err := Await(ctx, "the clients to be warm", func(context.Context) (bool, string) { return w.AckedSince(0) > 500, "not yet" }); err != nil {
+		t.Fatal(err)
+	}
+	from := w.Now()
+	pause(ctx, costRound)
+	n, took := w.AckedSince(from), w.Now()-from
+	if n == 0 {
+		t.Fatalf("nothing was acknowledged in %v", took)
+	}
+	return float64(n) / took.Seconds()
+}
+
+// replicateByHand makes db1 of a bare cluster a semi-synchronous source of the others and gives it the address.
+func replicateByHand(ctx context.Context, t *testing.T, c *Cluster) {
+	t.Helper()
+	s := &scenario{T: t, Cluster: c, ctx: ctx}
+	source, _ := c.Host("db1")
+	user, password := c.ReplicationAccount()
+	w := wordsOf(c.Flavor())
+	change := fmt.Sprintf("%s%s='%s', %s=%d, %s='%s', %s='%s'", w.change, w.host, source.Address, w.port, source.MySQLPort,
+		strings.Replace(w.host, "HOST", "USER", 1), user, w.password, password)
+	if c.Flavor() == gtid.MariaDB {
+		change += ", MASTER_USE_GTID=slave_pos"
+	} else {
+		change += ", SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1"
+	}
+	for _, host := range s.others("db1") {
+		s.asManager(host, "SET GLOBAL "+w.replicaSync+"=1", change, "START "+w.replica)
+	}
+	s.asManager("db1", "SET GLOBAL "+w.syncPrefix+"enabled=1", "SET GLOBAL read_only=0")
+	s.byHand("db1", "ip addr add "+c.Facts.VIP+"/32 dev eth0")
+	name := "Rpl_semi_sync_source_clients"
+	if c.Flavor() == gtid.MariaDB {
+		name = "Rpl_semi_sync_master_clients"
+	}
+	err := Await(ctx, "two semi-synchronous replicas", func(ctx context.Context) (bool, string) {
+		var n, value string
+		err := c.servers["db1"].QueryRowContext(ctx, "SHOW GLOBAL STATUS LIKE '"+name+"'").Scan(&n, &value)
+		return value == "2", fmt.Sprint(value, err)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
