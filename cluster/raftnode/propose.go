@@ -25,9 +25,7 @@ func (n *Node) Apply(ctx context.Context, data []byte) (result any, index uint64
 	if err != nil {
 		return nil, 0, err
 	}
-	// Followers learn of a commit with the next entry they are sent, or after up to twice the commit
-	// timeout. Whoever is ordered to act on this command has to apply it first, so send an entry now.
-	n.rounds.join()
+	n.transport.committed(f.Index())
 	return f.Response(), f.Index(), nil
 }
 

@@ -13,7 +13,7 @@ import (
 // wait has become pointless: leadership ended, the peer was removed, or the node closes.
 var errParked = errors.New("peer stayed silent")
 
-// transport is the library's TCP transport with two changes.
+// transport is the library's TCP transport with three changes.
 //
 // It tells Dial which server is meant, not only where (joinTarget).
 //
@@ -21,11 +21,16 @@ var errParked = errors.New("peer stayed silent")
 // backs off after failed replication by up to 10 s, without end, so a node that was away for long would
 // get its first entry up to 10 s after its return: long enough to fail a second time. Heartbeats back
 // off by half their timeout at most; they run in a goroutine of their own and so tell when to go on.
+//
+// And it hints to followers what is committed as soon as it is (took).
 type transport struct {
 	*raft.NetworkTransport
 
 	mu    sync.Mutex
 	peers map[raft.ServerID]*peerLink
+	// followers and commit are for the hints: see took.
+	followers map[raft.ServerID]*follower
+	commit    uint64
 	// era is closed and replaced when leadership ends, which ends every wait.
 	era    chan struct{}
 	closed bool
@@ -47,7 +52,7 @@ var (
 )
 
 func newTransport(inner *raft.NetworkTransport) *transport {
-	return &transport{NetworkTransport: inner, peers: make(map[raft.ServerID]*peerLink), era: make(chan struct{})}
+	return &transport{NetworkTransport: inner, peers: make(map[raft.ServerID]*peerLink), followers: make(map[raft.ServerID]*follower), era: make(chan struct{})}
 }
 
 // AppendEntries sends entries or a heartbeat. Entries for a silent peer wait for its next answer.
@@ -56,7 +61,11 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args 
 		if err := t.waitAnswering(id); err != nil {
 			return err
 		}
-		return t.NetworkTransport.AppendEntries(id, joinTarget(id, to), args, resp)
+		err := t.NetworkTransport.AppendEntries(id, joinTarget(id, to), args, resp)
+		if err == nil && resp.Success {
+			t.took(id, to, args)
+		}
+		return err
 	}
 	t.attempt(id)
 	err := t.NetworkTransport.AppendEntries(id, joinTarget(id, to), args, resp)
@@ -120,6 +129,7 @@ func (t *transport) endEra() {
 	close(t.era)
 	t.era = make(chan struct{})
 	clear(t.peers)
+	clear(t.followers)
 }
 
 // release ends every wait for good; the node closes.
