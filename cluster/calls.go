@@ -161,9 +161,7 @@ func (n *Node) position(ctx context.Context, in positionRequest) (positionReply,
 		return positionReply{}, err
 	}
 	out := positionReply{Position: pos, Serving: n.observation().Serving}
-	if p.BarrierRun != "" && p.BarrierRun == n.cfg.Prober.Server().Started {
-		out.Barrier = p.BarrierEpoch
-	}
+	out.Barrier = n.barrierOf(p, n.cfg.Prober.Server().Started)
 	if out.History, err = n.cfg.Database.History(ctx); err != nil {
 		return positionReply{}, err
 	}

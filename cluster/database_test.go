@@ -233,6 +233,23 @@ func (h *host) StopReplication(ctx context.Context) error {
 	return nil
 }
 
+// BecomeSource is the four in their order: each is noted and checked by itself.
+func (h *host) BecomeSource(ctx context.Context, position string, acks int, sever func() error) error {
+	received, err := h.Freeze(ctx, sever)
+	if err != nil {
+		return err
+	}
+	for _, target := range slices.Compact([]string{position, received}) {
+		if err := h.Drain(ctx, target); err != nil {
+			return err
+		}
+	}
+	if err := h.StopReplication(ctx); err != nil {
+		return err
+	}
+	return h.SourceSync(ctx, acks)
+}
+
 func (h *host) WriteBarrier(ctx context.Context, epoch uint64, _ string) (string, error) {
 	if err := h.ask(ctx, "WriteBarrier"); err != nil {
 		return "", err

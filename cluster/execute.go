@@ -15,6 +15,7 @@ var errOvertaken = errors.New("a newer order or epoch has come")
 
 // carryOut does the actions of one judgement in order and stops at the first that fails: the next judgement sees what is left.
 func (n *Node) carryOut(ctx context.Context, actions []fsm.Action) {
+	done := true
 	for _, a := range actions {
 		start := now()
 		err := n.exec.action(ctx, func(ctx context.Context) error {
@@ -28,17 +29,25 @@ func (n *Node) carryOut(ctx context.Context, actions []fsm.Action) {
 			if !errors.Is(err, errOvertaken) && !errors.Is(err, errPreempted) && ctx.Err() == nil {
 				n.log.Warn("action failed", "action", a.Kind, "rule", a.Rule, "epoch", a.Epoch, "error", err.Error())
 			}
+			done = false
 			break
 		}
 		if a.Kind != fsm.ActFollow && a.Kind != fsm.ActReconnect && a.Kind != fsm.ActRebuild || now()-start > 5*time.Millisecond {
 			n.log.Info("action", "action", a.Kind, "rule", a.Rule, "epoch", a.Epoch, "took", (now() - start).Round(100*time.Microsecond))
 		}
 	}
+	if done && !slices.ContainsFunc(actions, func(a fsm.Action) bool { return !seenByItself[a.Kind] }) {
+		return
+	}
 	// What was changed must be seen before it is judged again.
 	c, cancel := context.WithTimeout(n.ctx, time.Second)
 	defer cancel()
 	n.cfg.Prober.Look(c)
 }
+
+// seenByItself are the actions after whose success no look at mysqld is due: they look themselves, or change nothing of it that is judged by.
+var seenByItself = map[fsm.ActionKind]bool{fsm.ActStopFollow: true, fsm.ActSourceSync: true, fsm.ActBarrier: true, fsm.ActBlock: true, fsm.ActUnblock: true,
+	fsm.ActCoverPort: true, fsm.ActUncover: true, fsm.ActReleaseVIP: true}
 
 // mayStill is the fencing token at work: it is asked under the executor lock, right before an effect.
 func (n *Node) mayStill(a fsm.Action) error {
@@ -83,9 +92,9 @@ func (n *Node) execute(ctx context.Context, a fsm.Action) error {
 	case fsm.ActKill:
 		return n.cfg.Service.Kill(ctx)
 	case fsm.ActStopFollow:
-		return n.stopFollowing(ctx, st)
+		return n.stopFollowing(ctx, a, st)
 	case fsm.ActSourceSync:
-		return db.SourceSync(ctx, st.SourceAcks())
+		return n.sourceSync(ctx, st.SourceAcks())
 	case fsm.ActBarrier:
 		return n.barrier(ctx, a)
 	case fsm.ActOpen:
@@ -128,112 +137,6 @@ func (n *Node) start(ctx context.Context, st fsm.State, rewind bool) error {
 		n.peers.kickAll()
 	}
 	return fmt.Errorf("starting mysqld: %w", err)
-}
-
-func (n *Node) stopFollowing(ctx context.Context, st fsm.State) error {
-	db := n.cfg.Database
-	sv := n.cfg.Prober.Look(ctx)
-	position := sv.Received
-	if st.Op != nil && st.Op.Position != "" && st.Op.To == n.cfg.Node {
-		position = st.Op.Position
-	}
-	begin := now()
-	if err := n.fetch(ctx, st); err != nil {
-		return err
-	}
-	if st.Op != nil && st.Op.From != "" && st.Op.From != n.cfg.Node {
-		// As for a freeze: with traffic to the old source reset, STOP does not wait for it.
-		if addr, err := n.sourceAddr(st.Op.From); err == nil {
-			if err := n.cfg.Addresser.Block(addr); err != nil {
-				return fmt.Errorf("blocking replication traffic from %s: %w", st.Op.From, err)
-			}
-		}
-	}
-	// After a restart of mysqld both threads are stopped: this starts the applier in the one way that forgets nothing.
-	if _, err := db.Freeze(ctx, n.severSource(st)); err != nil {
-		return fmt.Errorf("stopping to receive: %w", err)
-	}
-	if err := db.Drain(ctx, position); err != nil {
-		return fmt.Errorf("applying what was received: %w", err)
-	}
-	n.stats.phase("drain", now()-begin)
-	if err := db.StopReplication(ctx); err != nil {
-		return fmt.Errorf("stopping replication: %w", err)
-	}
-	if err := db.SourceSync(ctx, st.SourceAcks()); err != nil {
-		return fmt.Errorf("making commits wait for acknowledgements: %w", err)
-	}
-	return nil
-}
-
-// fetch catches up from the frozen member that holds everything, if the log says that this node lacks some of it. That member is read-only, has
-// promised to receive nothing of an older epoch, and applies what it has: it is a source like any other, and nobody's acknowledgement counts.
-func (n *Node) fetch(ctx context.Context, st fsm.State) error {
-	if st.Op == nil || st.Op.Fetch == "" || st.Op.To != n.cfg.Node {
-		return nil
-	}
-	from, ok := st.Member(st.Op.Fetch)
-	if !ok {
-		return fmt.Errorf("%s is not a member", st.Op.Fetch)
-	}
-	if held, err := n.cfg.Database.Contains(ctx, st.Op.Position); err != nil || held {
-		return err
-	}
-	n.log.Info("catching up from another frozen member", "source", from.ID, "position", st.Op.Position)
-	n.repointing.Store(true)
-	defer n.repointing.Store(false)
-	if err := n.cfg.Database.Follow(ctx, from.Address, from.MySQLPort, false); err != nil {
-		return fmt.Errorf("following %s: %w", from.ID, err)
-	}
-	if err := n.cfg.Database.Drain(ctx, st.Op.Position); err != nil {
-		return fmt.Errorf("catching up from %s to %s: %w", from.ID, st.Op.Position, err)
-	}
-	return nil
-}
-
-// barrier writes the first transaction of the epoch. Held is durable before it: from here this node may have a tail of its own. Semi-sync is
-// set in full first, whatever the option file made of it.
-func (n *Node) barrier(ctx context.Context, a fsm.Action) error {
-	begin := now()
-	db := n.cfg.Database
-	if err := n.promises.update(func(p *Promises) { p.Held = max(p.Held, a.Epoch) }); err != nil {
-		return err
-	}
-	sv := n.cfg.Prober.Look(ctx)
-	if err := db.SourceSync(ctx, n.store.State().SourceAcks()); err != nil {
-		return err
-	}
-	if err := db.SetBarrierWritable(ctx); err != nil {
-		return err
-	}
-	if err := n.writeBarrier(ctx, a.Epoch); err != nil {
-		return fmt.Errorf("barrier of epoch %d: %w", a.Epoch, err)
-	}
-	n.stats.phase("barrier", now()-begin)
-	return n.promises.update(func(p *Promises) { p.BarrierEpoch, p.BarrierRun = a.Epoch, sv.Started })
-}
-
-// nudgeAfter is how long the barrier's acknowledgement may take before one may have been lost: a lost one is made up for only by that of a
-// later transaction.
-const nudgeAfter = 300 * time.Millisecond
-
-// writeBarrier writes the epoch's row and nudges while it waits.
-func (n *Node) writeBarrier(ctx context.Context, epoch uint64) error {
-	done := make(chan error, 1)
-	go func() {
-		_, err := n.cfg.Database.WriteBarrier(ctx, epoch, string(n.cfg.Node))
-		done <- err
-	}()
-	tick := time.NewTicker(nudgeAfter)
-	defer tick.Stop()
-	for {
-		select {
-		case err := <-done:
-			return err
-		case <-tick.C:
-			n.nudge()
-		}
-	}
 }
 
 // openService lets clients in: writable, gate, address, announcement, in this order. Each has the right checked right before it.

@@ -112,10 +112,21 @@ func TestBarrierIsPromisedOnBothSides(t *testing.T) {
 		if err := <-result; (err != nil) != fails {
 			t.Errorf("error %v", err)
 		}
-		p := u.host.promised()
-		if done := p.BarrierEpoch == 1 && p.BarrierRun == u.host.Server().Started; done == fails {
-			t.Errorf("failed %t, and afterwards the disk says %+v", fails, p)
+		run := u.host.Server().Started
+		if done := u.barrierOf(Promises{}, run) == 1; done == fails {
+			t.Errorf("failed %t, and afterwards it knows of a barrier: %t", fails, done)
 		}
+		if fails {
+			if p := u.host.promised(); p.BarrierEpoch != 0 {
+				t.Errorf("failed, and afterwards the disk says %+v", p)
+			}
+			continue
+		}
+		// The service opens without waiting for the disk.
+		await(t, "the barrier is on disk", func() bool {
+			p := u.host.promised()
+			return p.BarrierEpoch == 1 && p.BarrierRun == run
+		})
 	}
 }
 

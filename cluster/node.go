@@ -49,8 +49,10 @@ type Node struct {
 	other      atomic.Uint64           // epoch in which another MAC was seen to claim the address
 	local      atomic.Pointer[turn]
 
-	nudges nudges
-	sync   syncState
+	nudges   nudges
+	fullSync fullSync
+	barriers barriers
+	sync     syncState
 
 	rebuilds  *rebuilds
 	donations *donations

@@ -48,7 +48,7 @@ func (n *Node) observation() fsm.Observation {
 		o.Standing, o.Reason = t.standing, t.reason
 	}
 	if st.Primary == n.cfg.Node && o.GateOpen && o.VIPHeld && o.LeaseLeft > 0 && o.Server.State == fsm.ServerUp && !o.Server.ReadOnly &&
-		p.BarrierEpoch == st.Epoch && p.BarrierRun == o.Server.Started {
+		n.barrierOf(p, o.Server.Started) == st.Epoch {
 		o.Serving = st.Epoch
 	}
 	return o
@@ -88,7 +88,7 @@ func (n *Node) gather(st fsm.State) fsm.Local {
 	l := fsm.Local{
 		Fresh: n.fresh.Load(), Held: p.Held, Followed: p.Followed, Frozen: p.Frozen, ReleasedOp: p.ReleasedOp, Quarantine: p.Quarantine,
 		Server: sv, GateOpen: n.gateOpen(), Leaving: n.leaving.Load(), Stopping: n.stopping.Load(),
-		BarrierDone: p.BarrierEpoch == st.Epoch && p.BarrierRun != "" && p.BarrierRun == sv.Started,
+		BarrierDone: st.Epoch > 0 && n.barrierOf(p, sv.Started) == st.Epoch,
 		OtherClaims: n.other.Load() == st.Epoch && st.Epoch > 0 && st.Primary != n.cfg.Node,
 	}
 	l.LeaseEpoch, l.LeaseValid = n.holder.valid()

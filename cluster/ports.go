@@ -65,6 +65,9 @@ type Database interface {
 	Drain(ctx context.Context, position string) error
 	// StopReplication makes a drained replica a server of its own.
 	StopReplication(ctx context.Context) error
+	// BecomeSource is Freeze, Drain to position and to all that was received, StopReplication and SourceSync in one, with as few statements as they
+	// need: clients wait meanwhile. It refuses what each of them refuses.
+	BecomeSource(ctx context.Context, position string, acks int, sever func() error) error
 	// WriteBarrier writes this epoch's row and returns when its commit is acknowledged.
 	WriteBarrier(ctx context.Context, epoch uint64, node string) (position string, err error)
 	// LastEpoch is the newest epoch row.

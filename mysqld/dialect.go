@@ -19,6 +19,8 @@ type dialect interface {
 	// readStatus fills in what the server says; Received may be left as only
 	// what the relay log holds. It returns the uptime.
 	readStatus(ctx context.Context, q querier, st *Status) (time.Duration, error)
+	// readReplication fills in the replica's part of it.
+	readReplication(ctx context.Context, q querier, st *Status) error
 	executed(ctx context.Context, q querier) (string, error)
 	// written is executed, and what is in the binary log but waits there for its acknowledgement.
 	written(ctx context.Context, q querier) (string, error)
@@ -69,6 +71,9 @@ type dialect interface {
 	// waitApplied waits at most slice for position to be applied; it reports
 	// whether it is.
 	waitApplied(ctx context.Context, q querier, position string, slice time.Duration) (bool, error)
+	// stopsInHalf tells that STOP of the applier waits for the rest of a
+	// half-received transaction, so that freeApplier is needed.
+	stopsInHalf() bool
 	// freeApplier ends a transaction that the applier holds half-received. Only
 	// after everything received whole is applied and with the receiver stopped.
 	freeApplier(ctx context.Context, q querier) error

@@ -182,7 +182,10 @@ func (s *Server) drain(ctx context.Context, received string) error {
 		if err != nil {
 			return fmt.Errorf("draining to %s: %w", received, err)
 		}
-		st, err := s.Status(ctx)
+		if applied && !s.dialect.stopsInHalf() {
+			return nil
+		}
+		st, err := s.replicaStatus(ctx)
 		if err != nil {
 			return err
 		}

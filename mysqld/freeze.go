@@ -31,31 +31,40 @@ func (s *Server) Freeze(ctx context.Context, sever func() error) (received strin
 		return "", err
 	}
 	defer unlock()
-	st, err := s.Status(ctx)
+	st, err := s.replicaStatus(ctx)
 	if err != nil {
 		return "", err
 	}
 	if !st.HasReplication {
 		return st.Executed, nil
 	}
-	if _, err := s.ensureApplier(ctx, st); err != nil {
+	if st, err = s.freeze(ctx, st, sever); err != nil {
 		return "", fmt.Errorf("freezing: %w", err)
+	}
+	return st.Received, nil
+}
+
+// freeze does it on a replica, which says st, and returns what was read after
+// STOP. The caller holds the right to change replication.
+func (s *Server) freeze(ctx context.Context, st Status, sever func() error) (Status, error) {
+	if _, err := s.ensureApplier(ctx, st); err != nil {
+		return st, err
 	}
 	if st.IORunning != ThreadNo {
 		if err := s.stopReceiver(ctx, sever); err != nil {
-			return "", fmt.Errorf("freezing: %w", err)
+			return st, err
 		}
 	}
-	if st, err = s.Status(ctx); err != nil {
-		return "", err
+	st, err := s.replicaStatus(ctx)
+	switch {
+	case err != nil:
+		return st, err
+	case st.IORunning != ThreadNo:
+		return st, fmt.Errorf("the receiver is %s again after its STOP", st.IORunning)
+	case st.SQLErrno != 0 && !s.allApplied(st):
+		return st, fmt.Errorf("%w: %d %s", ErrApplierStopped, st.SQLErrno, st.SQLError)
 	}
-	if st.IORunning != ThreadNo {
-		return "", fmt.Errorf("freezing: the receiver is %s again after its STOP", st.IORunning)
-	}
-	if st.SQLErrno != 0 && !s.allApplied(st) {
-		return "", fmt.Errorf("freezing: %w: %d %s", ErrApplierStopped, st.SQLErrno, st.SQLError)
-	}
-	return st.Received, nil
+	return st, nil
 }
 
 // stopReceiver stops the IO thread and nothing else.
@@ -81,9 +90,14 @@ func (s *Server) stopReceiver(ctx context.Context, sever func() error) error {
 
 // allApplied reports whether the relay log holds nothing that is not applied.
 func (s *Server) allApplied(st Status) bool {
+	return s.applied(st, st.Received)
+}
+
+// applied reports whether st has executed a position.
+func (s *Server) applied(st Status, position string) bool {
 	executed, errE := gtid.Parse(s.dialect.flavor(), st.Executed)
-	received, errR := gtid.Parse(s.dialect.flavor(), st.Received)
-	return errE == nil && errR == nil && executed.Contains(received)
+	wanted, errW := gtid.Parse(s.dialect.flavor(), position)
+	return errE == nil && errW == nil && executed.Contains(wanted)
 }
 
 // ensureApplier makes the SQL thread run. With the receiver running or

@@ -58,9 +58,16 @@ func (v *valve) port() uint16 { return uint16(v.listener.Addr().(*net.TCPAddr).P
 
 // TestHalfReceivedTransaction: what arrived of a large transaction when its
 // source died holds up neither the freeze nor the promotion, and leaves nothing.
-func TestHalfReceivedTransaction(t *testing.T) { eachServer(t, testHalfReceivedTransaction) }
+func TestHalfReceivedTransaction(t *testing.T) {
+	eachServer(t, func(t *testing.T, k *kind) { testHalfReceivedTransaction(t, k, false) })
+}
 
-func testHalfReceivedTransaction(t *testing.T, k *kind) {
+// TestHalfReceivedTransactionAtOnce is the same in one call.
+func TestHalfReceivedTransactionAtOnce(t *testing.T) {
+	eachServer(t, func(t *testing.T, k *kind) { testHalfReceivedTransaction(t, k, true) })
+}
+
+func testHalfReceivedTransaction(t *testing.T, k *kind, atOnce bool) {
 	nodes := cluster(t, k, 2, false)
 	source, replica := nodes[0], nodes[1]
 	ctx := testContext(t)
@@ -87,17 +94,23 @@ func testHalfReceivedTransaction(t *testing.T, k *kind) {
 	source.must(source.service.Kill(ctx))
 
 	began := time.Now()
+	if atOnce {
+		replica.must(replica.BecomeSource(ctx, before.Received, 1, nil))
+	}
 	received, err := replica.Freeze(ctx, nil)
 	replica.must(err)
 	if received != before.Received {
 		t.Fatalf("half a transaction counts as received: %s, before %s", received, before.Received)
 	}
-	replica.must(replica.Drain(ctx, received))
-	replica.must(replica.StopReplication(ctx))
+	if !atOnce {
+		replica.must(replica.Drain(ctx, received))
+		replica.must(replica.StopReplication(ctx))
+	}
 	t.Logf("frozen, drained and stopped after %v", time.Since(began))
 	if st := replica.status(); st.HasReplication || st.Executed != received {
 		t.Fatalf("after the promotion: %+v", st)
 	}
+	replica.must(replica.DisableSourceSemiSync(ctx))
 	replica.lead(false)
 	replica.sql("UPDATE app.t SET v='mine'") // no lock is left
 	if replica.count() != 2 {

@@ -134,5 +134,7 @@ func (mariadb) waitApplied(ctx context.Context, q querier, position string, slic
 	return r["answer"] == "0", nil
 }
 
+func (mariadb) stopsInHalf() bool { return false }
+
 // freeApplier: MariaDB's STOP rolls a half-received transaction back by itself.
 func (mariadb) freeApplier(context.Context, querier) error { return nil }

@@ -61,6 +61,8 @@ func (mysqlDialect) waitApplied(ctx context.Context, q querier, position string,
 	return r["answer"] == "0", nil
 }
 
+func (mysqlDialect) stopsInHalf() bool { return true }
+
 // mysqlOpenAppliers finds appliers inside a transaction.
 const mysqlOpenAppliers = `SELECT t.PROCESSLIST_ID AS id FROM information_schema.INNODB_TRX x
  JOIN performance_schema.threads t ON t.PROCESSLIST_ID = x.trx_mysql_thread_id

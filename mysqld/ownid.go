@@ -69,8 +69,9 @@ func (s *Server) takeBackID(ctx context.Context, st Status, sever func() error) 
 
 // beOneself is for a server about to write: what it writes bears its own id.
 func (s *Server) beOneself(ctx context.Context) error {
-	st, err := s.Status(ctx)
-	if err != nil || len(s.dialect.takeBack(st)) == 0 {
+	// This stands in the pause of every change of primary: of a whole status only the id counts.
+	r, err := row(ctx, s.db, "SELECT @@global.server_id AS id")
+	if err != nil || len(s.dialect.takeBack(Status{ServerID: uint32(r.number("id"))})) == 0 {
 		return err
 	}
 	unlock, err := s.lockReplication(ctx)
@@ -78,5 +79,9 @@ func (s *Server) beOneself(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	st, err := s.Status(ctx)
+	if err != nil {
+		return err
+	}
 	return s.takeBackID(ctx, st, nil)
 }

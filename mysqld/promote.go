@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 )
 
@@ -43,6 +44,65 @@ func (s *Server) StopReplication(ctx context.Context) error {
 	return execute(ctx, s.db, w.forgetSource)
 }
 
+// BecomeSource makes a replica a source: Freeze, Drain to position and to all
+// that was received, StopReplication and EnableSourceSemiSync (off for 0 acks)
+// in as few statements as these need, because clients wait meanwhile. Nothing is
+// forgotten before everything received is applied. Errors are those of the four.
+//
+// It may be repeated, also after any part of it. A server without a source must
+// hold position already.
+func (s *Server) BecomeSource(ctx context.Context, position string, acks int, sever func() error) error {
+	if err := s.endReplication(ctx, position, sever); err != nil {
+		return fmt.Errorf("becoming a source: %w", err)
+	}
+	if acks == 0 {
+		return s.DisableSourceSemiSync(ctx)
+	}
+	return s.EnableSourceSemiSync(ctx, acks)
+}
+
+func (s *Server) endReplication(ctx context.Context, position string, sever func() error) error {
+	unlock, err := s.lockReplication(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	st, err := s.replicaStatus(ctx)
+	if err != nil {
+		return err
+	}
+	if !st.HasReplication {
+		if s.applied(st, position) {
+			return nil
+		}
+		return s.drain(ctx, position)
+	}
+	if st, err = s.freeze(ctx, st, sever); err != nil {
+		return err
+	}
+	// The receiver is stopped: what one reading shows as applied needs no wait, but for what is left of half a transaction.
+	if s.dialect.stopsInHalf() || !s.applied(st, position) || !s.allApplied(st) {
+		for _, target := range slices.Compact([]string{position, st.Received}) {
+			if err := s.drain(ctx, target); err != nil {
+				return err
+			}
+		}
+		if st, err = s.replicaStatus(ctx); err != nil {
+			return err
+		}
+	}
+	if st.IORunning != ThreadNo || !s.allApplied(st) {
+		return fmt.Errorf("%w: the receiver is %s, received %s, executed %s", ErrNotDrained, st.IORunning, st.Received, st.Executed)
+	}
+	w := s.dialect.words()
+	if st.SQLRunning {
+		if err := execute(ctx, s.db, w.stopApplier); err != nil {
+			return err
+		}
+	}
+	return execute(ctx, s.db, w.forgetSource)
+}
+
 // Errors of both servers for what is missing (ER_NO_SUCH_TABLE, ER_BAD_DB_ERROR).
 const (
 	noSuchTable  = 1146
@@ -61,9 +121,13 @@ const (
 
 // EnsureEpochTable creates what is missing of the schema highbase: the epoch
 // rows (barrier) and the nudge rows. Where nothing is missing nothing is
-// written, so that it can be called at every promotion. On a writable source
+// written, so that it can be called at every promotion; once they were seen they
+// are not looked for again, until a barrier misses its table. On a writable source
 // only: what it creates gets a GTID.
 func (s *Server) EnsureEpochTable(ctx context.Context) error {
+	if s.tables.Load() {
+		return nil
+	}
 	for _, t := range []struct{ table, create string }{{"highbase.epoch", createEpoch}, {"highbase.nudge", createNudge}} {
 		_, err := rows(ctx, s.db, "SELECT 1 FROM "+t.table+" LIMIT 1")
 		if number := serverErrorNumber(err); number == noSuchSchema || number == noSuchTable {
@@ -73,6 +137,7 @@ func (s *Server) EnsureEpochTable(ctx context.Context) error {
 			return err
 		}
 	}
+	s.tables.Store(true)
 	return nil
 }
 
@@ -96,6 +161,9 @@ func (s *Server) WriteBarrier(ctx context.Context, epoch uint64, node string) (p
 		position, err = s.dialect.lastWritten(ctx, conn)
 		return err
 	})
+	if number := serverErrorNumber(err); number == noSuchSchema || number == noSuchTable {
+		s.tables.Store(false)
+	}
 	if err != nil {
 		return "", fmt.Errorf("writing the barrier of epoch %d: %w", epoch, err)
 	}

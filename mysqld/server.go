@@ -10,6 +10,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -67,7 +68,8 @@ type Server struct {
 	abandoned  abandonedStatements
 
 	transactionsRead restingReads
-	onArmed          func() // for tests: the watch sleeps from here
+	tables           atomic.Bool // the tables this package keeps were seen
+	onArmed          func()      // for tests: the watch sleeps from here
 
 	// replication holds one token: who has it may change replication.
 	replication chan struct{}

@@ -158,6 +158,25 @@ func (s *Server) readStatus(ctx context.Context) (Status, time.Duration, error) 
 	return st, uptime, nil
 }
 
+// replicaStatus reads no more than where a replica stands: within a pause of the
+// clients every statement counts, and a whole status is twice as many.
+func (s *Server) replicaStatus(ctx context.Context) (Status, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	st := Status{Dialect: s.cfg.Dialect, IORunning: ThreadNo}
+	err := s.withConn(ctx, func(conn *sql.Conn) (err error) {
+		if st.Executed, err = s.dialect.executed(ctx, conn); err != nil {
+			return err
+		}
+		return s.dialect.readReplication(ctx, conn, &st)
+	})
+	if err != nil {
+		return Status{}, fmt.Errorf("reading the replication of %s: %w", s.target(), err)
+	}
+	st.Received = s.joinPositions(st.Executed, st.Received)
+	return st, nil
+}
+
 // joinPositions is everything in a or b. Where the two certainly belong to
 // different histories (errant transactions) no position holds both; then what
 // was received stands, because that is what is asked for.

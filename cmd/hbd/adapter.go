@@ -183,6 +183,11 @@ func (d *database) Drain(ctx context.Context, position string) error {
 
 func (d *database) StopReplication(ctx context.Context) error { return d.server.StopReplication(ctx) }
 
+// BecomeSource implements cluster.Database.
+func (d *database) BecomeSource(ctx context.Context, position string, acks int, sever func() error) error {
+	return d.server.BecomeSource(ctx, position, acks, sever)
+}
+
 func (d *database) WriteBarrier(ctx context.Context, epoch uint64, node string) (position string, err error) {
 	if err := d.server.EnsureEpochTable(ctx); err != nil {
 		return "", fmt.Errorf("making the table of epochs: %w", err)

@@ -1,0 +1,198 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/highbase/highbase/fsm"
+)
+
+// stopFollowing makes a server of its own of the replica that was named primary. At its end Held is durable: it is drained and follows nobody, so its
+// data may be its own from here, and the barrier need not wait for the disk.
+func (n *Node) stopFollowing(ctx context.Context, a fsm.Action, st fsm.State) error {
+	begin := now()
+	run, position := n.cfg.Prober.Server().Started, ""
+	if st.Op != nil && st.Op.Position != "" && st.Op.To == n.cfg.Node {
+		position = st.Op.Position
+	} else {
+		position = n.cfg.Prober.Look(ctx).Received
+	}
+	if err := n.fetch(ctx, st); err != nil {
+		return err
+	}
+	if st.Op != nil && st.Op.From != "" && st.Op.From != n.cfg.Node {
+		// As for a freeze: with traffic to the old source reset, STOP does not wait for it.
+		if addr, err := n.sourceAddr(st.Op.From); err == nil {
+			if err := n.cfg.Addresser.Block(addr); err != nil {
+				return fmt.Errorf("blocking replication traffic from %s: %w", st.Op.From, err)
+			}
+		}
+	}
+	// After a restart of mysqld both threads are stopped: this starts the applier in the one way that forgets nothing.
+	if err := n.cfg.Database.BecomeSource(ctx, position, st.SourceAcks(), n.severSource(st)); err != nil {
+		return err
+	}
+	held := make(chan error, 1)
+	go func() { held <- n.promiseHeld(a.Epoch) }()
+	if n.cfg.Prober.Look(ctx).Started == run {
+		n.fullSync.set(run, st.SourceAcks())
+	}
+	n.stats.phase("drain", now()-begin)
+	return <-held
+}
+
+// fetch catches up from the frozen member that holds everything, if the log says that this node lacks some of it. That member is read-only, has
+// promised to receive nothing of an older epoch, and applies what it has: it is a source like any other, and nobody's acknowledgement counts.
+func (n *Node) fetch(ctx context.Context, st fsm.State) error {
+	if st.Op == nil || st.Op.Fetch == "" || st.Op.To != n.cfg.Node {
+		return nil
+	}
+	from, ok := st.Member(st.Op.Fetch)
+	if !ok {
+		return fmt.Errorf("%s is not a member", st.Op.Fetch)
+	}
+	if held, err := n.cfg.Database.Contains(ctx, st.Op.Position); err != nil || held {
+		return err
+	}
+	n.log.Info("catching up from another frozen member", "source", from.ID, "position", st.Op.Position)
+	n.repointing.Store(true)
+	defer n.repointing.Store(false)
+	if err := n.cfg.Database.Follow(ctx, from.Address, from.MySQLPort, false); err != nil {
+		return fmt.Errorf("following %s: %w", from.ID, err)
+	}
+	if err := n.cfg.Database.Drain(ctx, st.Op.Position); err != nil {
+		return fmt.Errorf("catching up from %s to %s: %w", from.ID, st.Op.Position, err)
+	}
+	return nil
+}
+
+// barrier writes the first transaction of the epoch. Held is durable before it: from here this node may have a tail of its own. Semi-sync is
+// set in full first, whatever the option file made of it.
+func (n *Node) barrier(ctx context.Context, a fsm.Action) error {
+	begin := now()
+	if err := n.promiseHeld(a.Epoch); err != nil {
+		return err
+	}
+	// A run that has ended since it was looked at is not that of the barrier: it is written again then.
+	sv, acks := n.cfg.Prober.Server(), n.store.State().SourceAcks()
+	if sv.State != fsm.ServerUp || sv.Acks != acks || !n.fullSync.is(sv.Started, acks) {
+		if err := n.sourceSync(ctx, acks); err != nil {
+			return err
+		}
+		sv = n.cfg.Prober.Server()
+	}
+	if err := n.cfg.Database.SetBarrierWritable(ctx); err != nil {
+		return err
+	}
+	if err := n.writeBarrier(ctx, a.Epoch); err != nil {
+		return fmt.Errorf("barrier of epoch %d: %w", a.Epoch, err)
+	}
+	n.stats.phase("barrier", now()-begin)
+	n.barriers.note(a.Epoch, sv.Started)
+	n.wg.Go(func() { n.keepBarrier(a.Epoch, sv.Started) })
+	return nil
+}
+
+// nudgeAfter is how long the barrier's acknowledgement may take before one may have been lost: a lost one is made up for only by that of a
+// later transaction.
+const nudgeAfter = 300 * time.Millisecond
+
+// writeBarrier writes the epoch's row and nudges while it waits.
+func (n *Node) writeBarrier(ctx context.Context, epoch uint64) error {
+	done := make(chan error, 1)
+	go func() {
+		_, err := n.cfg.Database.WriteBarrier(ctx, epoch, string(n.cfg.Node))
+		done <- err
+	}()
+	tick := time.NewTicker(nudgeAfter)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			n.nudge()
+		}
+	}
+}
+
+// promiseHeld says durably that this node may have been writable in an epoch, unless that was said before.
+func (n *Node) promiseHeld(epoch uint64) error {
+	if n.promises.get().Held >= epoch {
+		return nil
+	}
+	return n.promises.update(func(p *Promises) { p.Held = max(p.Held, epoch) })
+}
+
+// fullSync remembers for which run of mysqld this run of hbd has set semi-sync in full, and not only found it switched on.
+type fullSync struct {
+	mu   sync.Mutex
+	run  string
+	acks int
+}
+
+func (f *fullSync) set(run string, acks int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.run, f.acks = run, acks
+}
+
+func (f *fullSync) is(run string, acks int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return run != "" && f.run == run && f.acks == acks
+}
+
+// sourceSync makes commits wait for acknowledgements. The run is remembered only if it is the same after it.
+func (n *Node) sourceSync(ctx context.Context, acks int) error {
+	run := n.cfg.Prober.Server().Started
+	if err := n.cfg.Database.SourceSync(ctx, acks); err != nil {
+		return err
+	}
+	if n.cfg.Prober.Look(ctx).Started == run {
+		n.fullSync.set(run, acks)
+	}
+	return nil
+}
+
+// barriers is the newest barrier that this run of hbd has written. The disk is told after the service has opened: a hbd that dies in between writes
+// the barrier again.
+type barriers struct {
+	mu    sync.Mutex
+	epoch uint64
+	run   string
+}
+
+func (b *barriers) note(epoch uint64, run string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.epoch, b.run = epoch, run
+}
+
+// barrierOf is the newest epoch whose barrier a run of mysqld has written, acknowledged; 0 for none.
+func (n *Node) barrierOf(p Promises, run string) uint64 {
+	b := &n.barriers
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	epoch := uint64(0)
+	if run != "" && b.run == run {
+		epoch = b.epoch
+	}
+	if run != "" && p.BarrierRun == run {
+		epoch = max(epoch, p.BarrierEpoch)
+	}
+	return epoch
+}
+
+func (n *Node) keepBarrier(epoch uint64, run string) {
+	err := n.promises.update(func(p *Promises) {
+		if epoch >= p.BarrierEpoch {
+			p.BarrierEpoch, p.BarrierRun = epoch, run
+		}
+	})
+	if err != nil {
+		n.log.Warn("barrier not remembered: a restarted hbd writes it again", "epoch", epoch, "error", err.Error())
+	}
+}

@@ -1,0 +1,44 @@
+package mysqld
+
+import "testing"
+
+// TestBecomeSource: it forgets nothing that was received, refuses what it lacks, and may be repeated.
+func TestBecomeSource(t *testing.T) { eachServer(t, testBecomeSource) }
+
+func testBecomeSource(t *testing.T, k *kind) {
+	nodes := cluster(t, k, 3, true)
+	source, replica := nodes[0], nodes[1]
+	ctx := testContext(t)
+	release := lagging(replica)
+	source.must(source.insert(ctx, 5))
+	acknowledged := source.status().Executed
+	replica.eventually("receiving", func() bool { return replica.status().Received == acknowledged })
+	_, err := replica.Freeze(ctx, nil)
+	replica.must(err)
+	source.must(source.insert(ctx, 1)) // acknowledged by the third
+	beyond := source.status().Executed
+
+	refused := func(position, why string) {
+		t.Helper()
+		if err := replica.BecomeSource(short(t), position, 1, nil); err == nil {
+			t.Errorf("it became a source %s", why)
+		}
+	}
+	refused(acknowledged, "before it applied what it received")
+	release()
+	refused(beyond, "without what it must hold")
+	if st := replica.status(); !st.HasReplication || st.SourceSemiSyncEnabled {
+		t.Fatalf("refused, and yet: %+v", st)
+	}
+	for range 2 { // the second time as if it had died half-way
+		replica.must(replica.BecomeSource(ctx, acknowledged, 1, nil))
+		st := replica.status()
+		if st.HasReplication || !st.ReadOnly || !st.SourceSemiSyncEnabled || st.SemiSyncTimeoutMS != maxSemiSyncTimeout || st.Executed != acknowledged {
+			t.Fatalf("as a source: %+v", st)
+		}
+	}
+	if replica.count() != 5 {
+		t.Errorf("%d rows of 5", replica.count())
+	}
+	refused(beyond, "a second time, without what it must hold")
+}
