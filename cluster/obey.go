@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/highbase/highbase/fsm"
@@ -40,12 +41,21 @@ func (n *Node) obey(ctx context.Context, o fsm.Order) (orderReply, error) {
 		}
 		return err
 	})
-	wake(n.wake)
+	if o.Kind == fsm.OrderRelease && err == nil {
+		// That it is read-only must be seen before it is judged, or it is made so once more; the answer does not wait for that.
+		n.wg.Go(func() {
+			n.cfg.Prober.Look(n.ctx)
+			wake(n.wake)
+		})
+	} else {
+		wake(n.wake)
+	}
 	n.log.Info("order", "order", o.Kind, "epoch", o.Epoch, "index", o.Index, "error", errText(err))
 	return reply, err
 }
 
-// acceptOrder makes the promise that the order asks for. A freeze promises to follow no source of an epoch below its own again.
+// acceptOrder makes the promise that the order asks for. A freeze promises to follow no source of an epoch below its own again; a release, never to
+// serve the epoch again unless the log takes the operation back. That is on disk while clients are still served, and before anything is answered.
 func (n *Node) acceptOrder(o fsm.Order) error {
 	if err := n.passed(o); err != nil {
 		return err
@@ -56,8 +66,12 @@ func (n *Node) acceptOrder(o fsm.Order) error {
 		}
 	}
 	newer, err := n.promises.accept(o, func(p *Promises) {
-		if o.Kind == fsm.OrderFreeze {
+		switch o.Kind {
+		case fsm.OrderFreeze:
 			p.Frozen = max(p.Frozen, o.Epoch)
+		case fsm.OrderRelease:
+			p.ReleasedOp = o.OpID
+		default:
 		}
 	})
 	if err != nil {
@@ -230,7 +244,8 @@ func (n *Node) closeGate(why string) {
 	}
 }
 
-// release is the voluntary fence of a switchover. Its answer is what promote carries: after it, only the log gives this node its role back.
+// release is the voluntary fence of a switchover. Its answer is what promote carries: since the order was accepted only the log gives this node its
+// role back.
 func (n *Node) release(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 	n.holder.drop()
 	n.closeGate("released for a switchover")
@@ -244,20 +259,21 @@ func (n *Node) release(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 	if err := n.revokeOthers(o.To); err != nil {
 		return nil, err
 	}
-	pos, err := n.cfg.Database.Position(ctx)
+	pos, err := n.cfg.Database.Written(ctx)
 	if err != nil {
-		return nil, err
-	}
-	if err := n.promises.update(func(p *Promises) { p.ReleasedOp = o.OpID }); err != nil {
 		return nil, err
 	}
 	return &fsm.Answer{Node: n.cfg.Node, Epoch: o.Epoch, Received: pos}, nil
 }
 
-// revokeOthers ends replication from here to everybody but the candidate.
+// revokeOthers ends replication from here to everybody but the candidate. Who is blocked already sends nothing that arrives.
 func (n *Node) revokeOthers(candidate fsm.NodeID) error {
+	blocked, err := n.blockedNodes()
+	if err != nil {
+		return fmt.Errorf("reading the blocked hosts: %w", err)
+	}
 	for _, m := range n.cfg.Peers {
-		if m.ID == n.cfg.Node || m.ID == candidate || m.Role == fsm.RoleWitness {
+		if m.ID == n.cfg.Node || m.ID == candidate || m.Role == fsm.RoleWitness || slices.Contains(blocked, m.ID) {
 			continue
 		}
 		addr, err := netip.ParseAddr(m.Address)

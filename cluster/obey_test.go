@@ -120,7 +120,30 @@ func TestReleaseIsRefusedByWhoHoldsNothing(t *testing.T) {
 	}
 }
 
-func TestFailedReleaseIsNotPromised(t *testing.T) {
+// TestReleaseIsPromisedBeforeTheGateCloses: the disk is waited for while clients are still served, and a release that dies half-way is one.
+func TestReleaseIsPromisedBeforeTheGateCloses(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	u.serving()
+	o := u.releasing("db2")
+	k := u.host.holdCall("Close")
+	result := make(chan error, 1)
+	go func() {
+		_, err := u.obey(u.short(), o)
+		result <- err
+	}()
+	<-k.entered
+	if p := u.host.promised(); p.ReleasedOp != o.OpID {
+		t.Errorf("when its gate closes the disk says that operation %d is released, want %d", p.ReleasedOp, o.OpID)
+	}
+	close(k.released)
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFailedReleaseIsNoAnswer: only the log gives the role back, and it does by a rollback.
+func TestFailedReleaseIsNoAnswer(t *testing.T) {
 	for _, step := range []string{"SetReadOnly", "Block", "SeverPeer", "Position"} {
 		t.Run(step, func(t *testing.T) {
 			u := newUnit(t)
@@ -131,8 +154,13 @@ func TestFailedReleaseIsNotPromised(t *testing.T) {
 			if _, err := u.obey(u.short(), o); err == nil {
 				t.Error("it answered")
 			}
-			if p := u.host.promised(); p.ReleasedOp != 0 {
-				t.Errorf("it promised that operation %d is released", p.ReleasedOp)
+			if u.holder.wanted() {
+				t.Error("it asks for a lease although it may have released")
+			}
+			st := u.store.State()
+			u.apply(fsm.Command{Rollback: &fsm.Rollback{OpID: st.Op.ID, Epoch: st.Epoch, Reason: "not released"}})
+			if !u.holder.wanted() {
+				t.Error("rolled back, it does not ask for its lease")
 			}
 		})
 	}
