@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
@@ -98,6 +99,7 @@ func TestBenchGaps(t *testing.T) {
 					b.measure(t, g, timing, c)
 				}
 			}
+			keepLogs(t, g, timing)
 			g.discard(t)
 		}
 	}

@@ -27,6 +27,7 @@ const createTable = `CREATE TABLE IF NOT EXISTS ` + table + ` (
 type Load struct {
 	Writers int           // connections that write; 4
 	Pause   time.Duration // between two rows of one writer; 3 ms, so that the machine is not the limit
+	Retry   time.Duration // before a client that was reset tries again; 2 ms, as a pool does: what is measured is the service, not a sleep
 	Connect time.Duration // bound of a connect; 200 ms, as a pool with a short timeout has
 	Answer  time.Duration // bound of a statement; 2 s
 	From    string        // host that the clients run on; the client host
@@ -50,6 +51,7 @@ type Workload struct {
 func (c *Cluster) StartWorkload(ctx context.Context, load Load) (*Workload, error) {
 	setDefault(&load.Writers, 4)
 	setDefault(&load.Pause, 3*time.Millisecond)
+	setDefault(&load.Retry, 2*time.Millisecond)
 	setDefault(&load.Connect, 200*time.Millisecond)
 	setDefault(&load.Answer, 2*time.Second)
 	w := &Workload{Ledger: NewLedger(), run: time.Now().UnixNano(), hosts: c.ids, load: load}
@@ -156,7 +158,7 @@ func (w *Workload) write(ctx context.Context, writer int) {
 			var err error
 			if conn, err = connect(ctx, w.config); err != nil {
 				conn = nil
-				pause(ctx, w.load.Pause)
+				pause(ctx, w.load.Retry)
 				continue
 			}
 		}
@@ -166,11 +168,13 @@ func (w *Workload) write(ctx context.Context, writer int) {
 		_, err := conn.ExecContext(context.WithoutCancel(ctx), "INSERT INTO "+table+" VALUES (?, ?, ?, @@global.server_id)", w.run, writer, seq)
 		o, reason := judge(err)
 		w.End(k, o, reason)
+		seq++
 		if err != nil {
 			conn.Close()
 			conn = nil
+			pause(ctx, w.load.Retry)
+			continue
 		}
-		seq++
 		pause(ctx, w.load.Pause)
 	}
 }
