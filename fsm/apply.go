@@ -117,6 +117,7 @@ func (s *State) applyBegin(c Begin, at time.Time) error {
 	if err := s.mayStart("begin"); err != nil {
 		return err
 	}
+	s.endChain()
 	from := s.Primary
 	op := Operation{Kind: c.Kind, Step: StepBegun, Epoch: s.Epoch + 1, From: from, Actor: c.Actor, Cause: c.Cause, Lossy: c.Lossy, To: c.To}
 	if s.Op != nil {
@@ -165,6 +166,7 @@ func (s *State) applyPromote(c Promote, at time.Time) error {
 	if err := s.mayPromote(c); err != nil {
 		return fmt.Errorf("promote: %w", err)
 	}
+	s.endChain()
 	planned := s.Op.Kind.Planned()
 	oldEpoch := s.Epoch
 	if planned {

@@ -65,6 +65,7 @@ func (s *State) applyRollback(c Rollback, at time.Time) error {
 	if s.Op == nil || s.Op.ID != c.OpID || s.Epoch != c.Epoch || !slices.Contains([]Step{StepPrepared, StepChained, StepReleasing}, s.Op.Step) {
 		return refuse("rollback of operation %d at epoch %d: running is operation %d at epoch %d", c.OpID, c.Epoch, s.opID(), s.Epoch)
 	}
+	s.endChain()
 	s.Phase = PhaseSteady
 	s.enter(s.Op.Step, at, "rolled back: "+c.Reason)
 	s.closeOperation(OutcomeRolledBack, c.Reason, c.Phases, at)

@@ -162,6 +162,12 @@ func (s *State) noteOutside(index uint64) {
 	s.Outside = out
 }
 
+// endChain forgets since when those that were chained are outside: what they said before, that their acknowledgements are off, ended when they
+// switched them on for the candidate. Wherever they are outside from here on they have to confirm it anew.
+func (s *State) endChain() {
+	s.Outside = slices.DeleteFunc(slices.Clone(s.Outside), func(o Outsider) bool { return s.chained(o.Node) })
+}
+
 // mayChangeSet: the set belongs to a primary that has not been asked to release it.
 func (s *State) mayChangeSet(epoch uint64, what string) error {
 	switch {
