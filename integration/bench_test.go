@@ -174,3 +174,26 @@ func printTable(title string, table []measured) {
 		fmt.Printf("%-8s %-32s %-6s %5d %10.1f %10.1f %10.1f\n", m.Server, m.Case, m.Timing, m.Runs, m.P50, m.P99, m.Max)
 	}
 }
+
+// keepLogs copies hbd's logs to HIGHBASE_BENCH_LOGS, if set: what a run spent its time on stands there.
+func keepLogs(t *testing.T, g *group, timing string) {
+	dir := os.Getenv("HIGHBASE_BENCH_LOGS")
+	if dir == "" || g.cluster == nil {
+		return
+	}
+	for _, host := range g.cluster.DataHosts() {
+		found, err := filepath.Glob(filepath.Join(g.options.Dir, "*", host, "hbd.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range found {
+			text, err := os.ReadFile(path)
+			if err == nil {
+				err = os.WriteFile(filepath.Join(dir, timing+"-"+host+".log"), text, 0o644)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
