@@ -246,13 +246,16 @@ func (d *deciding) baseRefuses() string {
 	var answers []Answer
 	for _, id := range d.s.DataNodes() {
 		n := d.v.Node(id)
-		if id == d.s.Primary || !d.v.Fresh(d.s, id) || n.Lost || n.AgentLost || (n.Obs.Server.State != ServerUp && n.Obs.Held == 0) {
+		if !d.v.Fresh(d.s, id) || n.Lost || n.AgentLost || (n.Obs.Server.State != ServerUp && n.Obs.Held == 0) {
 			continue
 		}
 		answers = append(answers, Answer{Node: id, Epoch: d.s.Epoch, Incarnation: n.Obs.Incarnation, LastEpoch: n.Obs.Server.LastEpoch, Held: n.Obs.Held, Whole: n.Obs.Whole})
 	}
 	var why error
 	for _, a := range answers {
+		if a.Node == d.s.Primary {
+			continue // it counts, and does not lead: it could not finish
+		}
 		if _, err := counted(d.s, answers, a.Node); err == nil {
 			return ""
 		} else if why == nil {
