@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -16,7 +17,8 @@ type sightRequest struct {
 
 // sightReply is what one node holds, and where it last saw the primary.
 type sightReply struct {
-	Position string  `json:"position"` // all it received
+	Position string  `json:"position"` // all it received, "" when its server does not say
+	Server   string  `json:"server"`   // why it does not say
 	Primary  string  `json:"primary"`  // the primary's newest position as heard of here, "" when never
 	AgeMS    float64 `json:"age_ms"`   // so long ago
 }
@@ -54,16 +56,20 @@ func (n *Node) risk(ctx context.Context) *api.Risk {
 	}
 	for i, id := range ids {
 		if id != primary {
-			out.Nodes = append(out.Nodes, api.RiskNode{ID: string(id), Position: replies[i].Position, Error: errText(errs[i]),
-				Missing: missing(st.Server, replies[i].Position, out.Position, errs[i])})
+			why := replies[i].Server
+			if errs[i] != nil {
+				why = errs[i].Error()
+			}
+			out.Nodes = append(out.Nodes, api.RiskNode{ID: string(id), Position: replies[i].Position, Error: why,
+				Missing: missing(st.Server, replies[i].Position, out.Position)})
 		}
 	}
 	return out
 }
 
 // missing counts what of the primary's position a node lacks, nil when that cannot be told.
-func missing(server, has, at string, err error) *uint64 {
-	if err != nil || at == "" {
+func missing(server, has, at string) *uint64 {
+	if has == "" || at == "" {
 		return nil
 	}
 	a, errA := gtid.Parse(gtid.Flavor(server), has)
@@ -91,8 +97,11 @@ func (n *Node) askSight(ctx context.Context, id, primary fsm.NodeID) (sightReply
 func (n *Node) sight(ctx context.Context, in sightRequest) (sightReply, error) {
 	sv := n.cfg.Prober.Look(ctx)
 	out := sightReply{Position: sv.Received}
-	if out.Position == "" || n.cfg.Node == in.Primary {
-		out.Position = sv.Executed
+	if out.Position == "" || n.cfg.Node == in.Primary || fsm.Holds(n.cfg.Server, sv.Executed, sv.Received) {
+		out.Position = sv.Executed // after a restart the receiver knows only of what came since
+	}
+	if sv.State != fsm.ServerUp {
+		out.Position, out.Server = "", fmt.Sprintf("its mysqld is %s: %s", sv.State, sv.Fault)
 	}
 	if n.cfg.Node == in.Primary {
 		out.Primary = sv.Executed
