@@ -18,6 +18,9 @@ func AskFailover(s State, v View, a Asked) (Command, bool, *Verdict) {
 		return Command{}, false, refused
 	}
 	begin := &Begin{Kind: KindFailover, Epoch: s.Epoch, OpID: s.opID(), Actor: a.Actor, Phases: d.soFar(), To: a.To, Cause: "failover asked for by " + a.Actor}
+	if s.opStep() == StepPromoted {
+		begin.Exclude = s.Primary // it could not finish, or nobody would ask
+	}
 	switch {
 	case s.Primary == "" && !a.Lossy:
 		return Command{}, false, &Verdict{Rule: "failover.running", Node: s.opFrom(), Value: string(s.opStep()),

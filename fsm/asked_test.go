@@ -102,6 +102,36 @@ func TestAskedForIsPreferred(t *testing.T) {
 	}
 }
 
+// TestOldPrimaryBackBeforeALoss: it holds everything, so an accepted loss is not carried out; unless somebody was named, or it has failed already.
+func TestOldPrimaryBackBeforeALoss(t *testing.T) {
+	back := func(edit func(*AcceptLoss), op func(*Operation)) Decision {
+		c := accepted(begunTakeover, edit)(t)
+		if c.s.Op.Step == StepBegun {
+			c.must(t, fenceBy(EvidenceAgent)(c))
+		}
+		if op != nil {
+			op(c.s.Op)
+		}
+		c.find("db1")
+		c.s.Sync.Members, c.s.Sync.Acks = nil, 0 // degraded: nobody can win by count
+		c.answers = []Answer{c.answer("db2", "0-1-90"), c.answer("db3", "0-1-90"), {Node: "db1", Epoch: c.s.Epoch, Held: 1}}
+		return c.decide()
+	}
+	for _, row := range []struct {
+		name string
+		d    Decision
+		want Won
+	}{
+		{"back", back(nil, nil), WonOwn},
+		{"another is named", back(wanted("db2"), nil), WonLossy},
+		{"it has failed already", back(nil, func(op *Operation) { op.Excluded = []NodeID{"db1"} }), WonLossy},
+	} {
+		if len(row.d.Commands) != 1 || row.d.Commands[0].Promote == nil || row.d.Commands[0].Promote.Won != row.want {
+			t.Errorf("%s: want won by %s, commits %+v; %v", row.name, row.want, row.d.Commands, row.d.Verdicts)
+		}
+	}
+}
+
 // TestNothingIsLostUnasked is the control: without the operator's word no command of this file lets a loss pass.
 func TestNothingIsLostUnasked(t *testing.T) {
 	for _, make := range []func(*testing.T) *scene{steadyScene, degradedScene, lostDegraded, begunTakeover, fencedTakeover} {

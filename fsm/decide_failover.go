@@ -55,7 +55,7 @@ func (d *deciding) begun() {
 // fenced: promote as soon as enough have answered.
 func (d *deciding) fenced() {
 	late := d.v.Now-d.v.StepSince > d.s.Settings.OrderTimeout
-	choice, ok, verdicts := Elect(d.s, d.v.Answers, late, late || d.allAnswered())
+	choice, ok, verdicts := Elect(d.s, d.v.Answers, late || d.ownBeforeLoss(), late || d.allAnswered())
 	d.out.Verdicts = append(d.out.Verdicts, verdicts...)
 	if !ok && d.s.Op.Lossy {
 		choice, ok = d.lossy(late)
@@ -68,6 +68,12 @@ func (d *deciding) fenced() {
 	members := d.newSet(choice.To)
 	d.propose(Command{Promote: &Promote{OpID: d.s.Op.ID, Epoch: d.s.Epoch, To: choice.To, Won: choice.Won, Position: choice.Position, Fetch: choice.Fetch,
 		Answers: slices.Clone(d.v.Answers), Members: members, Acks: min(len(members), d.s.ackTarget())}})
+}
+
+// ownBeforeLoss: an old primary that is back with all its data comes before any loss, unless the operator named somebody, or it has failed already.
+func (d *deciding) ownBeforeLoss() bool {
+	op := d.s.Op
+	return op.Lossy && op.To == "" && !slices.Contains(op.Excluded, op.From)
 }
 
 // lossy promotes what is left, once everybody who can has answered and the old primary is fenced for certain.
