@@ -22,7 +22,7 @@ func TestEveryKeyIsAlwaysThere(t *testing.T) {
 		{Node{}, `{"id":"","role":"","health":"","server":"","version":"","writable":false,"gtid":"","lag_seconds":null,` +
 			`"lease_ms":0,"voter":false,"sync":"","note":"","rebuild":null}`},
 		{Result{}, `{"outcome":"","operation":"0","rule":"","node":"","value":"","threshold":"","message":"","phases":[],"plan":null,"risk":null}`},
-		{Plan{}, `{"from":"","to":"","steps":[],"gates":[],"pause_ms":0}`},
+		{Plan{}, `{"from":"","to":"","steps":[],"gates":[],"pause_ms":0,"prepare_ms":0,"phases":[],"token":""}`},
 		{Operation{}, `{"id":"0","kind":"","from":"","to":"","step":"","actor":"","started":null,"elapsed_ms":0,"limit_ms":0,"phases":[]}`},
 		{Incident{}, `{"id":"0","kind":"","from":"","to":"","epoch":0,"cause":"","actor":"","started":null,"phases":[],` +
 			`"write_gap_ms":null,"outcome":"","lossy":false,"timeline":[]}`},

@@ -34,8 +34,8 @@ func TestChangesReachTheBackend(t *testing.T) {
 	s, _ := newTestServer(t, "db1", b, nil)
 	for _, c := range []struct{ path, body, want string }{
 		{api.PathBootstrap, `{"primary":"db1","actor":"ann"}`, `{"primary":"db1","actor":"ann"}`},
-		{api.PathPromote, `{"to":"db2","plan":true,"actor":"ann"}`, `{"from":"","to":"db2","plan":true,"actor":"ann"}`},
-		{api.PathDemote, `{"actor":"ann"}`, `{"from":"","to":"","plan":false,"actor":"ann"}`},
+		{api.PathPromote, `{"to":"db2","plan":true,"actor":"ann"}`, `{"from":"","to":"db2","plan":true,"if_plan":"","wait_seconds":0,"kill":false,"actor":"ann"}`},
+		{api.PathDemote, `{"actor":"ann"}`, `{"from":"","to":"","plan":false,"if_plan":"","wait_seconds":0,"kill":false,"actor":"ann"}`},
 		{api.PathFailover, `{"to":"db2","accept_data_loss":true,"fenced":"db1","actor":"ann"}`,
 			`{"to":"db2","accept_data_loss":true,"fenced":"db1","plan":false,"actor":"ann"}`},
 		{api.PathFailover, `{"plan":true}`, `{"to":"","accept_data_loss":false,"fenced":"","plan":true,"actor":"someone at 192.0.2.1"}`},
