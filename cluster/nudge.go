@@ -19,6 +19,7 @@ type nudges struct {
 	mu      sync.Mutex
 	waiting int         // under way
 	last    fsm.Instant // when the newest began
+	severed fsm.Instant // when all replicas were last made to connect anew
 	ctx     context.Context
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when none is under way any more
@@ -30,6 +31,10 @@ func (n *Node) nudge() {
 	g := &n.nudges
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.waiting >= fruitless && now()-g.severed > severPause {
+		g.severed = now()
+		n.wg.Go(n.severReplicas)
+	}
 	if g.waiting >= maxNudges || (g.waiting > 0 && now()-g.last < time.Second<<g.waiting) {
 		return
 	}
@@ -51,6 +56,33 @@ func (n *Node) nudge() {
 			close(g.done)
 		}
 	})
+}
+
+// When so many nudges wait, an acknowledgement that was lost is not what is wrong: the server does not hear the replicas that are connected, as a
+// MariaDB whose thread for acknowledgements waits for one that is gone (docs/SERVERS.md, hangs).
+const (
+	fruitless  = 3
+	severPause = 10 * time.Second
+)
+
+// severReplicas destroys the sockets of replication from here: the server notices, and the replicas connect anew. It acknowledges nothing and lets
+// nobody in who may not.
+func (n *Node) severReplicas() {
+	st := n.store.State()
+	if st.Primary != n.cfg.Node {
+		return
+	}
+	for _, id := range st.DataNodes() {
+		if id == n.cfg.Node {
+			continue
+		}
+		addr, err := n.sourceAddr(id)
+		if err != nil {
+			continue
+		}
+		cut, err := n.cfg.Addresser.SeverPeer(addr)
+		n.log.Warn("commits wait although replicas are connected and nudges were written: they connect anew", "node", id, "sockets", cut, "error", errText(err))
+	}
 }
 
 // endNudges makes sure that no nudge is sent from here on: one may still be waiting for its connection. What waits in the server goes on waiting

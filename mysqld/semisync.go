@@ -2,6 +2,7 @@ package mysqld
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -80,6 +81,12 @@ func (s *Server) ReplicaSemiSync(ctx context.Context, on bool) error {
 		return err
 	}
 	defer unlock()
+	if on {
+		// A receiver that stops with the setting on logs in to its source to end its old connection there (MariaDB), and waits for that: it stops first.
+		if stopped, err := s.stopSilent(ctx); err != nil || stopped {
+			return err
+		}
+	}
 	st, err := s.setReplicaSemiSync(ctx, on)
 	if err != nil {
 		return err
@@ -96,6 +103,21 @@ func (s *Server) ReplicaSemiSync(ctx context.Context, on bool) error {
 		return nil
 	}
 	return s.restartReceiver(ctx, st, nil)
+}
+
+// stopSilent turns a receiver that is connected and does not acknowledge into one that does, if it can be restarted beside its applier.
+func (s *Server) stopSilent(ctx context.Context) (done bool, err error) {
+	st, err := s.Status(ctx)
+	if err != nil || st.IORunning != ThreadYes || st.ReplicaSemiSyncActive || st.ReplicaSemiSyncEnabled || !st.SQLRunning {
+		return false, err
+	}
+	if err := s.stopReceiver(ctx, nil); err != nil {
+		return false, err
+	}
+	if st, err = s.setReplicaSemiSync(ctx, true); err == nil {
+		err = s.takeBackID(ctx, st, nil)
+	}
+	return true, errors.Join(err, execute(ctx, s.db, s.dialect.words().startReceiver))
 }
 
 // StopAcknowledging switches replica semi-sync off and returns nil only when a
