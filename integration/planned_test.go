@@ -5,6 +5,7 @@ package integration
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ func TestPlanned(t *testing.T) {
 	g := newGroup(t, sandbox.Options{})
 
 	g.run(t, "a long transaction refuses", func(s *scenario) {
-		b := s.busy("BEGIN", "INSERT INTO "+table+"_planned VALUES (1)")
+		b := s.busy("BEGIN", "INSERT INTO "+table+"_planned (id) VALUES (1)")
 		defer b.end()
 		s.refusedFor("primary.long-transaction", b)
 		s.nothingHappened()
@@ -43,7 +44,7 @@ func TestPlanned(t *testing.T) {
 	})
 
 	g.run(t, "DDL refuses", func(s *scenario) {
-		b := s.busy("BEGIN", "INSERT INTO "+table+"_planned VALUES (2)")
+		b := s.busy("BEGIN", "INSERT INTO "+table+"_planned (id) VALUES (2)")
 		defer b.end()
 		ddl := s.busyWith("ALTER TABLE " + table + "_planned ADD COLUMN other INT")
 		defer ddl.end()
@@ -52,7 +53,7 @@ func TestPlanned(t *testing.T) {
 	})
 
 	g.run(t, "waited for", func(s *scenario) {
-		b := s.busy("BEGIN", "INSERT INTO "+table+"_planned VALUES (3)")
+		b := s.busy("BEGIN", "INSERT INTO "+table+"_planned (id) VALUES (3)")
 		to := s.others(s.primary())[0]
 		done := make(chan Ctl, 1)
 		go func() { done <- s.ctl("promote", to, "--wait", "60s") }()
@@ -69,7 +70,7 @@ func TestPlanned(t *testing.T) {
 	})
 
 	g.run(t, "killed", func(s *scenario) {
-		b := s.busy("BEGIN", "INSERT INTO "+table+"_planned VALUES (4)")
+		b := s.busy("BEGIN", "INSERT INTO "+table+"_planned (id) VALUES (4)")
 		to := s.others(s.primary())[0]
 		if answer := s.ctl("promote", to, "--kill"); answer.Exit != exitDone {
 			s.Errorf("hbctl promote --kill: exit %d, %+v, %s", answer.Exit, answer.Result, answer.Stderr)
@@ -99,6 +100,8 @@ func TestPlanned(t *testing.T) {
 type client struct {
 	s    *scenario
 	conn *sql.Conn
+	host string
+	id   uint64
 	stop context.CancelFunc
 	done chan struct{} // closed when its last statement has returned
 }
@@ -140,7 +143,10 @@ func (s *scenario) busyWith(statements ...string) *client {
 		s.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(s.ctx)
-	b := &client{s: s, conn: conn, stop: stop, done: make(chan struct{})}
+	b := &client{s: s, conn: conn, host: s.primary(), stop: stop, done: make(chan struct{})}
+	if err := conn.QueryRowContext(s.ctx, "SELECT CONNECTION_ID()").Scan(&b.id); err != nil {
+		s.Fatal(err)
+	}
 	go func() {
 		defer close(b.done)
 		for _, statement := range statements {
@@ -155,6 +161,10 @@ func (s *scenario) busyWith(statements ...string) *client {
 
 // end takes the client away.
 func (b *client) end() {
+	// Ended in the server too, which would go on with a statement although nobody waits for it. It may be gone already.
+	if _, err := b.s.servers[b.host].ExecContext(b.s.ctx, fmt.Sprintf("KILL %d", b.id)); err != nil {
+		b.s.Logf("ending a client on %s: %v", b.host, err)
+	}
 	b.stop()
 	<-b.done
 	if err := b.conn.Raw(func(any) error { return sql.ErrConnDone }); err != nil {

@@ -159,32 +159,49 @@ func (s *scenario) asManager(host string, statements ...string) {
 	}
 }
 
-// purge leaves a server only its newest binary log.
+// purge leaves a server only its newest binary log. One that a replica still reads stays, and is tried again.
 func (s *scenario) purge(host string) {
 	s.Helper()
 	db := s.manager(host)
 	defer db.Close()
-	var file string
-	rows, err := db.QueryContext(s.ctx, "SHOW BINARY LOGS")
-	if err == nil {
-		rows.Close()
-		if _, err = db.ExecContext(s.ctx, "FLUSH BINARY LOGS"); err == nil {
-			rows, err = db.QueryContext(s.ctx, "SHOW BINARY LOGS")
-		}
+	if _, err := db.ExecContext(s.ctx, "FLUSH BINARY LOGS"); err != nil {
+		s.Fatal(err)
 	}
+	err := Await(s.ctx, "the binary logs to be purged", func(ctx context.Context) (bool, string) {
+		files, err := s.binlogs(ctx, db)
+		if err != nil || len(files) == 1 {
+			return err == nil, fmt.Sprint(err)
+		}
+		_, err = db.ExecContext(ctx, fmt.Sprintf("PURGE BINARY LOGS TO '%s'", files[len(files)-1]))
+		return false, fmt.Sprint(files, err)
+	})
 	if err != nil {
 		s.Fatal(err)
 	}
+}
+
+func (s *scenario) binlogs(ctx context.Context, db *sql.DB) (files []string, err error) {
+	rows, err := db.QueryContext(ctx, "SHOW BINARY LOGS")
+	if err != nil {
+		return nil, err
+	}
 	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
 	for rows.Next() {
-		var size int64
-		if err := rows.Scan(&file, &size); err != nil {
-			s.Fatal(err)
+		values := make([]sql.NullString, len(columns))
+		into := make([]any, len(columns))
+		for i := range values {
+			into[i] = &values[i]
 		}
+		if err := rows.Scan(into...); err != nil {
+			return nil, err
+		}
+		files = append(files, values[0].String)
 	}
-	if _, err := db.ExecContext(s.ctx, fmt.Sprintf("PURGE BINARY LOGS TO '%s'", file)); err != nil {
-		s.Fatal(err)
-	}
+	return files, rows.Err()
 }
 
 // loneDDL makes the primary log a statement that nobody acknowledges: its replicas are cut off first, and before them the
@@ -197,35 +214,40 @@ func (s *scenario) loneDDL(primary string) {
 		s.Fatal(err)
 	}
 	s.fault("cut", clientHost)
-	before := ""
-	if s.Flavor() != gtid.MySQL {
-		before = s.logged(s.ctx, db)
-	}
 	s.fault("partition", primary+"/"+strings.Join(s.others(primary), ","))
 	ctx, cancel := context.WithCancel(s.ctx)
 	s.Cleanup(cancel)
 	go func() { _, _ = db.ExecContext(ctx, "CREATE TABLE highbase.lone (id INT PRIMARY KEY)") }() // it never returns
-	err := Await(s.ctx, "the statement to be carried out", func(ctx context.Context) (bool, string) {
-		if s.Flavor() == gtid.MySQL {
-			var n int
-			err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM performance_schema.processlist WHERE INFO LIKE 'CREATE TABLE highbase.lone%' AND STATE LIKE '%semi-sync ACK%'").Scan(&n)
-			return n > 0, fmt.Sprint("not waiting for an acknowledgement: ", err)
+	// In the binary log, not only on its way there: what is not in it recovery takes back by itself.
+	err := Await(s.ctx, "the statement to wait for its acknowledgement", func(ctx context.Context) (bool, string) {
+		rows, err := db.QueryContext(ctx, "SHOW FULL PROCESSLIST")
+		if err != nil {
+			return false, err.Error()
 		}
-		// In the binary log, not only on its way there: what is not in it recovery takes back by itself.
-		at := s.logged(ctx, db)
-		return before != "" && at != "" && at != before, at
+		defer rows.Close()
+		saw := ""
+		for rows.Next() {
+			columns, err := rows.Columns()
+			if err != nil {
+				return false, err.Error()
+			}
+			values := make([]sql.NullString, len(columns))
+			into := make([]any, len(columns))
+			for i := range values {
+				into[i] = &values[i]
+			}
+			if err := rows.Scan(into...); err != nil {
+				return false, err.Error()
+			}
+			if strings.HasPrefix(values[7].String, "CREATE TABLE highbase.lone") {
+				saw = values[6].String
+			}
+		}
+		return strings.Contains(saw, "semi-sync ACK"), saw
 	})
 	if err != nil {
 		s.Fatal(err)
 	}
-}
-
-// logged is where a MariaDB server's binary log ends, "" when it does not answer.
-func (s *scenario) logged(ctx context.Context, db *sql.DB) (at string) {
-	if err := db.QueryRowContext(ctx, "SELECT @@gtid_binlog_pos").Scan(&at); err != nil {
-		return ""
-	}
-	return at
 }
 
 func (s *scenario) hasTable(host, schema, name string) bool {

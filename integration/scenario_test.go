@@ -191,6 +191,7 @@ func (s *scenario) finish() {
 		s.Fatal(err)
 	}
 	s.writesGoOn()
+	s.sampled(10)
 	end := s.load.Now()
 	s.stopClients()
 	if err := s.Verify(ctx, s.load, s.sampler); err != nil {
