@@ -209,18 +209,25 @@ func (s *scenario) binlogs(ctx context.Context, db *sql.DB) (files []string, err
 func (s *scenario) loneDDL(primary string) {
 	s.Helper()
 	db := s.manager(primary)
-	defer db.Close()
-	if err := db.PingContext(s.ctx); err != nil {
+	s.Cleanup(func() { db.Close() })
+	// Both connections are there beforehand: a login may hang behind what waits.
+	watch, err := db.Conn(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer watch.Close()
+	conn, err := db.Conn(s.ctx)
+	if err != nil {
 		s.Fatal(err)
 	}
 	s.fault("cut", clientHost)
 	s.fault("partition", primary+"/"+strings.Join(s.others(primary), ","))
 	ctx, cancel := context.WithCancel(s.ctx)
 	s.Cleanup(cancel)
-	go func() { _, _ = db.ExecContext(ctx, "CREATE TABLE highbase.lone (id INT PRIMARY KEY)") }() // it never returns
+	go func() { _, _ = conn.ExecContext(ctx, "CREATE TABLE highbase.lone (id INT PRIMARY KEY)") }() // it never returns
 	// In the binary log, not only on its way there: what is not in it recovery takes back by itself.
-	err := Await(s.ctx, "the statement to wait for its acknowledgement", func(ctx context.Context) (bool, string) {
-		rows, err := db.QueryContext(ctx, "SHOW FULL PROCESSLIST")
+	err = Await(s.ctx, "the statement to wait for its acknowledgement", func(ctx context.Context) (bool, string) {
+		rows, err := watch.QueryContext(ctx, "SHOW FULL PROCESSLIST")
 		if err != nil {
 			return false, err.Error()
 		}
