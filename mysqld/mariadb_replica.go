@@ -58,6 +58,10 @@ func (mariadb) prepareFollow(ctx context.Context, q querier, st Status) error {
 // Where to begin is taken from the relay logs themselves, not from SHOW SLAVE
 // STATUS: its position is written without fsync and may be too early after a
 // crash, which strict mode stops at. It leaves both threads stopped.
+//
+// It applies under another server_id, whatever the server has now: after a
+// restart that is its own, and what it received without semi-sync bears no mark
+// that its own transactions among it are to be applied.
 func (m mariadb) revive(ctx context.Context, s *Server, st Status) (bool, error) {
 	held, err := m.unapplied(ctx, s.db)
 	if err != nil {
@@ -67,6 +71,9 @@ func (m mariadb) revive(ctx context.Context, s *Server, st Status) (bool, error)
 		return false, nil
 	}
 	s.log.Info("applying the relay log of a stopped replica", "file", held.file, "position", held.offset, "until", held.target)
+	if err := execute(ctx, s.db, m.acceptOwn(st)...); err != nil {
+		return false, fmt.Errorf("%w: taking another server_id: %w", ErrRescue, err)
+	}
 	if err := execArgs(ctx, s.db, "CHANGE MASTER TO MASTER_USE_GTID=no, RELAY_LOG_FILE=?, RELAY_LOG_POS=?", held.file, held.offset); err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRescue, err)
 	}
@@ -76,7 +83,11 @@ func (m mariadb) revive(ctx context.Context, s *Server, st Status) (bool, error)
 	if err := s.drain(ctx, held.target); err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRescue, err)
 	}
-	return false, execute(ctx, s.db, m.words().stopApplier)
+	after := []string{m.words().stopApplier}
+	if !aliased(st.ServerID) {
+		after = append(after, fmt.Sprintf("SET GLOBAL server_id=%d", st.ServerID))
+	}
+	return false, execute(ctx, s.db, after...)
 }
 
 // unappliedRelay is where the relay logs begin to hold what is not applied, and

@@ -82,3 +82,64 @@ func testOwnTransactionsComeBack(t *testing.T, k *kind) {
 		})
 	}
 }
+
+// TestOwnTransactionsSurviveARestart: what a replica outside the sync set received of its own and has not applied is applied after a restart, when it
+// has its own server_id again, also by one that was taken into the set meanwhile.
+func TestOwnTransactionsSurviveARestart(t *testing.T) {
+	eachServer(t, testOwnTransactionsSurviveARestart)
+}
+
+func testOwnTransactionsSurviveARestart(t *testing.T, k *kind) {
+	k.only(t, "mariadb", "what the cluster has stays in MySQL's binary log at a rewind: nothing has to come back")
+	for _, c := range []struct {
+		name  string
+		after func(old, next *node)
+	}{
+		{"taken into the set", func(old, next *node) {
+			ctx := testContext(t)
+			old.must(old.ReplicaSemiSync(ctx, true))
+			_, err := old.Follow(ctx, next.source())
+			old.must(err)
+		}},
+		{"frozen", func(old, _ *node) {
+			ctx := testContext(t)
+			received, err := old.Freeze(ctx, nil)
+			old.must(err)
+			old.must(old.Drain(ctx, received))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			nodes := cluster(t, k, 2, true)
+			old, next := nodes[0], nodes[1]
+			ctx := testContext(t)
+			old.must(old.insert(ctx, 3))
+			keep := old.status().Executed
+			old.must(old.insert(ctx, 4))
+			next.must(next.Drain(ctx, old.status().Executed))
+			next.must(next.StopReplication(ctx))
+			next.must(next.SetWritable(ctx))
+			old.must(old.SetReadOnly(ctx))
+			old.must(old.DisableSourceSemiSync(ctx))
+			old.loses(3, keep)
+
+			old.must(old.StopAcknowledging(ctx, nil))
+			lagging(old) // until it is killed
+			_, err := old.Follow(ctx, next.source())
+			old.must(err)
+			all := next.status().Executed
+			old.eventually("receiving", func() bool { return old.status().Received == all })
+			if old.status().Executed == all {
+				t.Fatal("it has applied what it should only have received")
+			}
+			old.must(old.service.Kill(ctx))
+			old.start(StartOptions{})
+			c.after(old, next)
+			if missing := next.count() - old.count(); missing != 0 || old.status().Executed != all {
+				t.Fatalf("%d of its own transactions are missing at %s", missing, old.status().Executed)
+			}
+			if id := old.status().ServerID; aliased(id) {
+				t.Fatalf("server_id %d after what was stopped has been applied", id)
+			}
+		})
+	}
+}
