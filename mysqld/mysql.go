@@ -204,8 +204,10 @@ func (mysqlDialect) readReplication(ctx context.Context, q querier, st *Status) 
 // withoutSpace joins the lines that MySQL breaks long sets into.
 func withoutSpace(set string) string { return strings.Join(strings.Fields(set), "") }
 
+// history is what is written: a replica may have applied what still waits here for its acknowledgement, and that is nothing that this server never
+// had.
 func (m mysqlDialect) history(ctx context.Context, q querier) (string, error) {
-	return m.executed(ctx, q)
+	return m.written(ctx, q)
 }
 
 func (mysqlDialect) executed(ctx context.Context, q querier) (string, error) {

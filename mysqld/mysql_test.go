@@ -38,6 +38,11 @@ func testAcknowledgementsAreCounted(t *testing.T, k *kind) {
 	if st := source.status(); st.WaitSessions == 0 || st.Executed != executed || source.count() != 1 {
 		t.Fatalf("one acknowledgement of two released the commit: %+v", st)
 	}
+	// What a replica has applied and the source still waits with is no errant transaction.
+	applied := nodes[2].status().Executed
+	if held, err := source.Contains(ctx, applied); err != nil || !held {
+		t.Fatalf("the source, which waits with it, says that it never had %s (executed %s): %v", applied, executed, err)
+	}
 	// Fewer are asked for: what waits is counted anew, at the latest with the next.
 	source.must(source.EnableSourceSemiSync(ctx, 1))
 	source.must(source.Nudge(ctx))
