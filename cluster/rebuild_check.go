@@ -95,8 +95,8 @@ func (r *rebuilds) compare(ctx context.Context, st fsm.State, sv fsm.ServerStatu
 		return fsm.RebuildNeed{}, r.errant(ctx, st, reply.History, extra)
 	}
 	switch {
-	case sv.IORunning && !sv.IOConnecting:
-		*purged = 0
+	case sv.IORunning && !sv.IOConnecting, st.SourceOf(n.cfg.Node) != st.Primary:
+		*purged = 0 // a candidate that is only behind this node answers the same (MariaDB)
 	case sv.IOErrno == errPurged:
 		*purged++
 	}
