@@ -130,8 +130,9 @@ func (m mysqlDialect) readStatus(ctx context.Context, q querier, st *Status) (ti
 	st.SemiSyncClients = int(counters.number("rpl_semi_sync_source_clients"))
 	st.WaitSessions = int(counters.number("rpl_semi_sync_source_wait_sessions"))
 	st.Channel.NetTimeout = v["replica_net_timeout"]
-	// Who may see what is persisted is looked up under the accounts' lock, which a statement that waits here may hold.
-	if v.yes("performance_schema") && st.WaitSessions == 0 {
+	// Who may see what is persisted is looked up under the accounts' lock, which an account statement holds while it waits for its acknowledgement.
+	// So a source is not asked: a status that hangs looks like a hung server. MAX_EXECUTION_TIME does not end that wait.
+	if v.yes("performance_schema") && !st.SourceSemiSyncEnabled {
 		persisted, err := m.persisted(ctx, q)
 		if err != nil {
 			return 0, err
