@@ -72,9 +72,13 @@ func TestRebuildGoesOnAfterEachFailure(t *testing.T) {
 	c.nothingLost()
 }
 
-// order asks the leader for a rebuild.
+// order asks the leader for a rebuild, once the node has left the sync set: of a member it is refused.
 func (c *testCluster) order(t *testing.T, req api.RebuildRequest) {
 	t.Helper()
+	await(t, req.Node+" has left the sync set", func() bool {
+		_, in := c.leader().store.State().Sync.Member(fsm.NodeID(req.Node))
+		return !in
+	})
 	ctx, cancel := context.WithTimeout(context.Background(), awaitLimit)
 	defer cancel()
 	r, err := c.leader().Rebuild(ctx, req)
