@@ -8,7 +8,6 @@ import (
 type follower struct {
 	to          raft.ServerAddress
 	header      raft.RPCHeader
-	leader      []byte
 	term        uint64 // of the leadership that it took entries from
 	index, made uint64 // newest entry it is known to hold, and the term that entry was made in
 	told        uint64 // commit index it was told
@@ -27,7 +26,7 @@ func (t *transport) took(id raft.ServerID, to raft.ServerAddress, args *raft.App
 		f = &follower{term: args.Term}
 		t.followers[id] = f
 	}
-	f.to, f.header, f.leader = to, args.RPCHeader, args.Leader
+	f.to, f.header = to, args.RPCHeader
 	f.index, f.made = args.PrevLogEntry, args.PrevLogTerm
 	if n := len(args.Entries); n > 0 {
 		f.index, f.made = args.Entries[n-1].Index, args.Entries[n-1].Term
@@ -70,7 +69,7 @@ func (t *transport) hint(id raft.ServerID, f *follower) {
 			return
 		}
 		f.told = min(t.commit, f.index)
-		args := raft.AppendEntriesRequest{RPCHeader: f.header, Term: f.term, Leader: f.leader,
+		args := raft.AppendEntriesRequest{RPCHeader: f.header, Term: f.term,
 			PrevLogEntry: f.index, PrevLogTerm: f.made, LeaderCommitIndex: f.told}
 		to := f.to
 		t.mu.Unlock()
