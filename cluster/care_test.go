@@ -12,7 +12,7 @@ import (
 // was away is a new one.
 func TestRepairIsHeldBack(t *testing.T) {
 	var r repairs
-	at := fsm.Instant(time.Hour)
+	at := time.Hour
 	last := time.Duration(0)
 	for i := range 12 {
 		if !r.ask("care.stopped", at) {

@@ -13,7 +13,8 @@ import (
 // data may be its own from here, and the barrier need not wait for the disk.
 func (n *Node) stopFollowing(ctx context.Context, a fsm.Action, st fsm.State) error {
 	begin := now()
-	run, position := n.cfg.Prober.Server().Started, ""
+	run := n.cfg.Prober.Server().Started
+	var position string
 	if st.Op != nil && st.Op.Position != "" && st.Op.To == n.cfg.Node {
 		position = st.Op.Position
 	} else {

@@ -108,7 +108,11 @@ func (n *Node) repoint(ctx context.Context, a fsm.Action, src fsm.Member) error 
 	if sv.State != fsm.ServerUp || sv.Started != old.Started || generation == "" {
 		return fmt.Errorf("following %s: mysqld was restarted or stopped replicating meanwhile", src.ID)
 	}
-	token := sv.Started + "/" + generation
+	return n.promiseIncarnation(sv.Started+"/"+generation, before, first)
+}
+
+// promiseIncarnation links what runs now to the incarnation before it, "" when it has forgotten something.
+func (n *Node) promiseIncarnation(token, before string, first bool) error {
 	return n.promises.update(func(p *Promises) {
 		p.IncToken, p.IncID = token, token
 		if before != "" {

@@ -101,15 +101,7 @@ func (s *State) mayPromote(c Promote) error {
 		return err
 	}
 	if s.Op.Kind.Planned() {
-		switch {
-		case s.Op.Step != StepReleasing:
-			return refuse("switchover %d is at step %s", s.Op.ID, s.Op.Step)
-		case c.To != s.Op.To:
-			return refuse("switchover %d is to %s, not to %s", s.Op.ID, s.Op.To, c.To)
-		case c.Release == nil || c.Release.Node != s.Op.From || c.Release.Epoch != s.Epoch:
-			return refuse("no release of epoch %d by %s", s.Epoch, s.Op.From)
-		}
-		return nil
+		return s.isReleased(c)
 	}
 	if s.Op.Step != StepFenced || s.Op.Fence == nil {
 		return refuse("operation %d is at step %s: the old primary %s is not fenced", s.Op.ID, s.Op.Step, s.Op.From)
@@ -126,6 +118,19 @@ func (s *State) mayPromote(c Promote) error {
 	}
 	if won != c.Won {
 		return refuse("won by %s, not by %s", won, c.Won)
+	}
+	return nil
+}
+
+// isReleased: the old primary itself gave the service away, to this candidate.
+func (s *State) isReleased(c Promote) error {
+	switch {
+	case s.Op.Step != StepReleasing:
+		return refuse("switchover %d is at step %s", s.Op.ID, s.Op.Step)
+	case c.To != s.Op.To:
+		return refuse("switchover %d is to %s, not to %s", s.Op.ID, s.Op.To, c.To)
+	case c.Release == nil || c.Release.Node != s.Op.From || c.Release.Epoch != s.Epoch:
+		return refuse("no release of epoch %d by %s", s.Epoch, s.Op.From)
 	}
 	return nil
 }

@@ -47,7 +47,6 @@ func (d *deciding) mayAsk(a Asked) *Verdict {
 	if old == "" {
 		old = s.opFrom()
 	}
-	m, known := s.Member(a.To)
 	switch {
 	case !s.Bootstrapped():
 		return &Verdict{Rule: "cluster.bootstrapped", Why: "the cluster is not bootstrapped: run hbctl bootstrap"}
@@ -55,14 +54,11 @@ func (d *deciding) mayAsk(a Asked) *Verdict {
 		return &Verdict{Rule: "cluster.paused", Why: fmt.Sprintf("%s paused the cluster: %s", s.Paused.By, s.Paused.Why)}
 	case s.Op != nil && s.Op.Kind.Planned() && s.Op.Step != StepPromoted:
 		return &Verdict{Rule: "failover.planned", Node: s.Op.From, Value: string(s.Op.Step), Why: "a planned change is under way: it ends or rolls back by itself"}
-	case a.To != "" && (!known || m.Role != RoleData):
-		return &Verdict{Rule: "candidate.not-data", Node: a.To, Why: "it has no database"}
-	case a.To != "" && a.To == old:
-		return &Verdict{Rule: "candidate.is-primary", Node: a.To, Why: "it is the primary that is to be replaced"}
-	case a.To != "" && m.NeverPromote && !a.Lossy:
-		return &Verdict{Rule: "candidate.never-promote", Node: a.To, Why: "never_promote is set"}
-	case a.To != "" && (!d.v.Fresh(s, a.To) || d.v.Node(a.To).Obs.Server.State != ServerUp):
-		return &Verdict{Rule: "candidate.silent", Node: a.To, Why: "it does not report a running mysqld"}
+	}
+	if refused := d.mayReplace(old, a); refused != nil {
+		return refused
+	}
+	switch {
 	case a.Fenced != "" && a.Fenced != old:
 		return &Verdict{Rule: "failover.fenced-other", Node: a.Fenced, Value: string(a.Fenced), Threshold: string(old), Why: fmt.Sprintf("the old primary is %s: switch that off, and vouch for it", orNone(string(old)))}
 	case a.Fenced != "" && d.v.Fresh(s, a.Fenced):
@@ -70,6 +66,25 @@ func (d *deciding) mayAsk(a Asked) *Verdict {
 	case a.Lossy && s.floor() > 0 && d.followersLeft(old) < 1+s.floor():
 		return &Verdict{Rule: "failover.acknowledger", Node: a.To, Value: fmt.Sprint(d.followersLeft(old)), Threshold: fmt.Sprint(1 + s.floor()),
 			Why: fmt.Sprintf("with sync.min_replicas %d a new primary needs that many others: bring one back first", s.Settings.SyncMinReplicas)}
+	}
+	return nil
+}
+
+// mayReplace judges the node that was asked for, if one was.
+func (d *deciding) mayReplace(old NodeID, a Asked) *Verdict {
+	if a.To == "" {
+		return nil
+	}
+	m, known := d.s.Member(a.To)
+	switch {
+	case !known || m.Role != RoleData:
+		return &Verdict{Rule: "candidate.not-data", Node: a.To, Why: "it has no database"}
+	case a.To == old:
+		return &Verdict{Rule: "candidate.is-primary", Node: a.To, Why: "it is the primary that is to be replaced"}
+	case m.NeverPromote && !a.Lossy:
+		return &Verdict{Rule: "candidate.never-promote", Node: a.To, Why: "never_promote is set"}
+	case !d.v.Fresh(d.s, a.To) || d.v.Node(a.To).Obs.Server.State != ServerUp:
+		return &Verdict{Rule: "candidate.silent", Node: a.To, Why: "it does not report a running mysqld"}
 	}
 	return nil
 }

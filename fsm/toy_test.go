@@ -237,7 +237,7 @@ func (w *toy) do(id NodeID, a Action) {
 		w.follow(id, a)
 	case ActUnblock:
 		n.Blocked = nil
-	case ActReconnect, ActNudge, ActNone:
+	case ActReconnect, ActNudge, ActMend, ActRebuild, ActNone:
 	}
 }
 

@@ -83,6 +83,9 @@ func (s *scenario) dumps(primary string) []string {
 		}
 		list = append(list, host)
 	}
+	if err := rows.Err(); err != nil {
+		s.Fatalf("asking %s for its dump connections: %v", primary, err)
+	}
 	return list
 }
 

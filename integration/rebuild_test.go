@@ -250,6 +250,9 @@ func (s *scenario) loneDDL(primary string) {
 				saw = values[6].String
 			}
 		}
+		if err := rows.Err(); err != nil {
+			return false, err.Error()
+		}
 		return strings.Contains(saw, "semi-sync ACK"), saw
 	})
 	if err != nil {

@@ -136,6 +136,7 @@ func (r *Rebuild) Abandon() error {
 	switch m.Stage {
 	case RebuildNone, RebuildReceiving, RebuildPrepared:
 		return r.clear()
+	default:
+		return fmt.Errorf("abandoning a rebuild: %w: it is at %q", ErrStage, m.Stage)
 	}
-	return fmt.Errorf("abandoning a rebuild: %w: it is at %q", ErrStage, m.Stage)
 }

@@ -164,7 +164,8 @@ func (t *tickler) open() error {
 // openRaw makes a socket for whole packets, bound to the address so that rules of routing by source apply.
 // With the protocol IPPROTO_RAW it receives nothing and the header is the caller's, for IPv6 as well.
 func openRaw(ip netip.Addr) (int, error) {
-	family, at := unix.AF_INET, unix.Sockaddr(nil)
+	family := unix.AF_INET
+	var at unix.Sockaddr
 	if ip.Is4() {
 		at = &unix.SockaddrInet4{Addr: ip.As4()}
 	} else {

@@ -53,7 +53,7 @@ func inbox(t *testing.T, limit time.Duration, fetch func(context.Context, int64)
 
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) { //nolint:forbidigo // polls a condition
 		if time.Now().After(end) {
 			t.Fatal(what)
 		}

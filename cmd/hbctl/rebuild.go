@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -85,17 +84,13 @@ func (a *app) rebuild(ctx context.Context, req api.RebuildRequest, wait bool) er
 	}
 	req.Confirmed = true
 	result, err := send(ctx, req)
-	if err != nil || result.Outcome != api.OutcomeDone || !wait {
-		return errors.Join(err, a.showUnlessFailed(result, err))
+	if err != nil {
+		return err
+	}
+	if result.Outcome != api.OutcomeDone || !wait {
+		return a.showResult(result)
 	}
 	return a.awaitRebuild(ctx, client, req.Node, result)
-}
-
-func (a *app) showUnlessFailed(result api.Result, err error) error {
-	if err != nil {
-		return nil
-	}
-	return a.showResult(result)
 }
 
 // progressEvery is how often the progress is looked at.

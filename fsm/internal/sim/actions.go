@@ -42,6 +42,7 @@ func (n *node) effect(a fsm.Action) {
 	case fsm.ActBlock, fsm.ActCoverPort, fsm.ActUncover, fsm.ActPrepare, fsm.ActAsync, fsm.ActSyncOff:
 		n.changeSet(a)
 	case fsm.ActReconnect: // the model's IO thread does not wait before it tries again
+	case fsm.ActMend, fsm.ActRebuild: // the model has neither an operator's settings nor copies
 	case fsm.ActNone:
 	}
 }

@@ -34,6 +34,7 @@ func (n *node) changeSet(a fsm.Action) {
 		n.switchSyncOff(s)
 	case fsm.ActPrepare:
 		n.prepare(s, mine)
+	default: // effect gives only these
 	}
 }
 
