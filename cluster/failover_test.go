@@ -21,7 +21,7 @@ func (c *testCluster) failOver(req api.FailoverRequest) api.Result {
 func TestFailoverAskedFor(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3, nil)
-	c.w.clients(t)
+	rest := c.w.clients(t)
 	c.bootstrap()
 	c.wrote()
 	await(t, "leadership leaves the primary's host", func() bool { return c.leader().id != "db1" })
@@ -34,6 +34,9 @@ func TestFailoverAskedFor(t *testing.T) {
 	if _, err := c.leader().Failover(t.Context(), api.FailoverRequest{To: "db9"}); !errors.Is(err, ErrUnknownNode) && !errors.Is(err, ErrNotLeader) {
 		t.Errorf("to a stranger: %v", err)
 	}
+	// Whoever received more comes before whoever was asked for.
+	rest()
+	c.nothingLost()
 	if r := c.failOver(api.FailoverRequest{To: "db3"}); r.Outcome != api.OutcomeUnknown || r.Operation == 0 {
 		t.Fatalf("%+v", r)
 	}
@@ -41,6 +44,7 @@ func TestFailoverAskedFor(t *testing.T) {
 	if in.Outcome != fsm.OutcomeDone || in.To != "db3" || in.Actor != "ann" || in.Fence == nil || in.Fence.Kind != fsm.EvidenceAgent {
 		t.Errorf("incident %+v", in)
 	}
+	c.w.clients(t)
 	c.wrote()
 	c.nothingLost()
 }

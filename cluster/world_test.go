@@ -242,8 +242,8 @@ func (w *world) write(ctx context.Context) error {
 	return nil
 }
 
-// clients writes through the address until the test ends the returned function, and goes on over every failure.
-func (w *world) clients(t testing.TB) {
+// clients writes through the address until the returned function is called or the test ends, and goes on over every failure.
+func (w *world) clients(t testing.TB) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -261,7 +261,9 @@ func (w *world) clients(t testing.TB) {
 			done()
 		}
 	})
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	stop = func() { cancel(); wg.Wait() }
+	t.Cleanup(stop)
+	return stop
 }
 
 func (w *world) ackedCount() int {
