@@ -6,21 +6,34 @@ import (
 	"database/sql/driver"
 )
 
-// readyConnector hands out connections that were logged in beforehand, and logs
-// in where there is none.
+// readyConnector hands out connections that were logged in beforehand and still
+// live, and logs in where there is none.
 type readyConnector struct {
 	driver.Connector
 	ready chan driver.Conn
 }
 
-// Connect implements driver.Connector.
+// Connect implements driver.Connector. The pool takes what it gets for new and
+// looks no further, so one that was killed meanwhile must not be handed out.
 func (c *readyConnector) Connect(ctx context.Context) (driver.Conn, error) {
-	select {
-	case conn := <-c.ready:
-		return conn, nil
-	default:
-		return c.Connector.Connect(ctx)
+	for {
+		select {
+		case conn := <-c.ready:
+			if lives(ctx, conn) {
+				return conn, nil
+			}
+			conn.Close() // the server has closed it already
+		default:
+			return c.Connector.Connect(ctx)
+		}
 	}
+}
+
+// lives asks the driver for the look at the socket that the pool has it take
+// before a connection is used again.
+func lives(ctx context.Context, conn driver.Conn) bool {
+	r, ok := conn.(driver.SessionResetter)
+	return ok && r.ResetSession(ctx) == nil
 }
 
 // prepare logs in n times.
