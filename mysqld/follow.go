@@ -141,7 +141,7 @@ func (s *Server) repoint(ctx context.Context, src Source) (FollowResult, error) 
 	}
 	result := FollowResult{GenerationChanged: true}
 	if st.SQLRunning {
-		if err := execute(ctx, s.db, w.stopApplier); err != nil {
+		if err := s.stopApplier(ctx); err != nil {
 			return result, err
 		}
 	}

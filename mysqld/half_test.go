@@ -1,6 +1,7 @@
 package mysqld
 
 import (
+	"context"
 	"io"
 	"net"
 	"strings"
@@ -57,27 +58,48 @@ func newValve(t *testing.T, to *node, limit int64) *valve {
 func (v *valve) port() uint16 { return uint16(v.listener.Addr().(*net.TCPAddr).Port) }
 
 // TestHalfReceivedTransaction: what arrived of a large transaction when its
-// source died holds up neither the freeze nor the promotion, and leaves nothing.
+// source died holds up neither the freeze nor the promotion, and leaves nothing;
+// nor does one of which no row has come yet.
 func TestHalfReceivedTransaction(t *testing.T) {
-	eachServer(t, func(t *testing.T, k *kind) { testHalfReceivedTransaction(t, k, false) })
+	eachServer(t, func(t *testing.T, k *kind) {
+		for name, bytes := range map[string]int64{"rows": 3 << 20, "no row": 200 << 10} {
+			t.Run(name, func(t *testing.T) { testHalfReceivedTransaction(t, k, bytes, false) })
+			t.Run(name+" at once", func(t *testing.T) { testHalfReceivedTransaction(t, k, bytes, true) })
+		}
+	})
 }
 
-// TestHalfReceivedTransactionAtOnce is the same in one call.
-func TestHalfReceivedTransactionAtOnce(t *testing.T) {
-	eachServer(t, func(t *testing.T, k *kind) { testHalfReceivedTransaction(t, k, true) })
+// TestHalfTakenUpLate: an applier that takes up half a transaction only while it
+// is being stopped is not waited for (MySQL would for 60 s). Here it is inside
+// already and nothing freed it before.
+func TestHalfTakenUpLate(t *testing.T) {
+	eachServer(t, func(t *testing.T, k *kind) {
+		replica, before := halfReceived(t, k, 3<<20)
+		ctx, cancel := context.WithTimeout(testContext(t), 30*time.Second)
+		defer cancel()
+		_, err := replica.Freeze(ctx, nil)
+		replica.must(err)
+		replica.must(replica.stopApplier(ctx))
+		if st := replica.status(); st.SQLRunning || st.Executed != before.Executed {
+			t.Fatalf("after the stop: %+v", st)
+		}
+	})
 }
 
-func testHalfReceivedTransaction(t *testing.T, k *kind, atOnce bool) {
+// halfReceived gives a replica that holds only the first bytes of the last
+// transaction of its source, which is dead, and its status before that.
+func halfReceived(t *testing.T, k *kind, bytes int64) (replica *node, before Status) {
+	t.Helper()
 	nodes := cluster(t, k, 2, false)
 	source, replica := nodes[0], nodes[1]
 	ctx := testContext(t)
 	source.must(source.insert(ctx, 2))
 	replica.must(replica.Drain(ctx, source.status().Executed))
-	v := newValve(t, source, 3<<20)
+	v := newValve(t, source, bytes)
 	_, err := replica.Follow(ctx, Source{Host: "127.0.0.1", Port: v.port()})
 	replica.must(err)
 	replica.connected(false)
-	before := replica.status()
+	before = replica.status()
 	values := strings.Repeat(",(REPEAT('x', 400000))", 30)
 	source.sql("INSERT INTO app.t (v) VALUES " + values[1:])
 	select {
@@ -85,14 +107,19 @@ func testHalfReceivedTransaction(t *testing.T, k *kind, atOnce bool) {
 	case <-ctx.Done():
 		t.Fatal("the transaction did not come half through")
 	}
-	if k.dialect == "mysql" { // the applier is inside it and holds its locks
+	if k.dialect == "mysql" { // the applier is inside it, and holds its locks if rows came
 		replica.eventually("applying half a transaction", func() bool {
 			open, err := rows(ctx, replica.boss, mysqlOpenAppliers)
 			return err == nil && len(open) > 0
 		})
 	}
 	source.must(source.service.Kill(ctx))
+	return replica, before
+}
 
+func testHalfReceivedTransaction(t *testing.T, k *kind, bytes int64, atOnce bool) {
+	replica, before := halfReceived(t, k, bytes)
+	ctx := testContext(t)
 	began := time.Now()
 	if atOnce {
 		replica.must(replica.BecomeSource(ctx, before.Received, 1, nil))

@@ -63,10 +63,12 @@ func (mysqlDialect) waitApplied(ctx context.Context, q querier, position string,
 
 func (mysqlDialect) stopsInHalf() bool { return true }
 
-// mysqlOpenAppliers finds appliers inside a transaction.
-const mysqlOpenAppliers = `SELECT t.PROCESSLIST_ID AS id FROM information_schema.INNODB_TRX x
- JOIN performance_schema.threads t ON t.PROCESSLIST_ID = x.trx_mysql_thread_id
- WHERE t.NAME IN ('thread/sql/replica_worker','thread/sql/replica_sql','thread/sql/slave_worker','thread/sql/slave_sql')`
+// mysqlOpenAppliers finds appliers inside a transaction. Not INNODB_TRX: it shows an
+// old picture to whoever asks soon after another, and nothing of a transaction
+// of which no row has come yet.
+const mysqlOpenAppliers = `SELECT t.PROCESSLIST_ID AS id FROM performance_schema.replication_applier_status_by_worker w
+ JOIN performance_schema.threads t ON t.THREAD_ID = w.THREAD_ID
+ WHERE w.APPLYING_TRANSACTION LIKE '%:%' AND NOT GTID_SUBSET(w.APPLYING_TRANSACTION, @@GLOBAL.gtid_executed)`
 
 // freeApplier kills the applier that holds a half-received transaction open.
 // Its row locks would block the promoted server, and STOP would wait 60 s for
