@@ -41,6 +41,18 @@ type Replica struct {
 // The number of semi-sync clients, all that MariaDB gives, is
 // Status.SemiSyncClients.
 func (s *Server) Replicas(ctx context.Context) ([]Replica, error) {
+	found, err := s.dumpThreads(ctx)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	if err := s.dialect.markSemiSync(ctx, s.db, found); err != nil {
+		return nil, fmt.Errorf("asking %s which replicas acknowledge: %w", s.target(), err)
+	}
+	return found, nil
+}
+
+// dumpThreads are the replicas without what only another question tells.
+func (s *Server) dumpThreads(ctx context.Context) ([]Replica, error) {
 	all, err := rows(ctx, s.db, "SHOW PROCESSLIST")
 	if err != nil {
 		return nil, fmt.Errorf("listing the replicas of %s: %w", s.target(), err)
@@ -50,12 +62,6 @@ func (s *Server) Replicas(ctx context.Context) ([]Replica, error) {
 		if sendsBinlog(r) {
 			found = append(found, replicaOf(r))
 		}
-	}
-	if len(found) == 0 {
-		return nil, nil
-	}
-	if err := s.dialect.markSemiSync(ctx, s.db, found); err != nil {
-		return nil, fmt.Errorf("asking %s which replicas acknowledge: %w", s.target(), err)
 	}
 	return found, nil
 }
@@ -97,7 +103,7 @@ func (s *Server) CutReplica(ctx context.Context, host string) (cut int, err erro
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	c := cutting{server: s, addr: addr.Unmap().WithZone("")}
+	c := cutting{server: s, addr: plain(addr)}
 	if err := poll(ctx, func() (bool, error) { return c.round(ctx) }); err != nil {
 		return len(c.killed), fmt.Errorf("cutting the replica at %s (%d dump threads killed, %d left): %w", host, len(c.killed), c.left, err)
 	}
@@ -146,20 +152,28 @@ func (c *cutting) round(ctx context.Context) (done bool, err error) {
 
 // isAt tells whether a client of the process list is at the address.
 func (c *cutting) isAt(ctx context.Context, client string) (bool, error) {
+	at, err := clientAddrs(ctx, client)
+	return slices.Contains(at, c.addr), err
+}
+
+// clientAddrs is where a client of the process list may be: one address, or those
+// of its name where the server resolves names.
+func clientAddrs(ctx context.Context, client string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(client); err == nil {
-		return a.Unmap().WithZone("") == c.addr, nil
+		return []netip.Addr{plain(a)}, nil
 	}
 	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", client)
 	if err != nil {
-		return false, fmt.Errorf("telling where a replica is that the server knows by name (skip_name_resolve would show its address): %w", err)
+		return nil, fmt.Errorf("telling where a replica is that the server knows by name (skip_name_resolve would show its address): %w", err)
 	}
-	for _, a := range found {
-		if a.Unmap().WithZone("") == c.addr {
-			return true, nil
-		}
+	for i, a := range found {
+		found[i] = plain(a)
 	}
-	return false, nil
+	return found, nil
 }
+
+// plain is an address in the one form in which it can be compared.
+func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
 // errNoThreads is returned where performance_schema shows less than there is.
 var errNoThreads = errors.New("performance_schema does not show the server's own threads; set performance_schema=ON")

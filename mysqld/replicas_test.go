@@ -7,9 +7,9 @@ import (
 )
 
 // twoAddresses is a source with a replica at each of two addresses of this host.
-func twoAddresses(t *testing.T) (source, at4, at6 *node) {
+func twoAddresses(t *testing.T, k *kind) (source, at4, at6 *node) {
 	t.Helper()
-	source, at4, at6 = newNode(t, kinds[0], 1, "--bind-address=127.0.0.1,::1"), newNode(t, kinds[0], 2), newNode(t, kinds[0], 3)
+	source, at4, at6 = newNode(t, k, 1, "--bind-address=127.0.0.1,::1"), newNode(t, k, 2), newNode(t, k, 3)
 	for _, n := range []*node{source, at4, at6} {
 		n.start(StartOptions{})
 	}
@@ -31,7 +31,7 @@ func (n *node) replicas(host string) []Replica {
 
 func TestCutReplica(t *testing.T) {
 	t.Parallel()
-	source, at4, at6 := twoAddresses(t)
+	source, at4, at6 := twoAddresses(t, kinds[0])
 	ctx := testContext(t)
 	cut, kept := source.replicas("127.0.0.1"), source.replicas("::1")
 	if len(cut) != 1 || len(kept) != 1 || cut[0].Port == 0 || kept[0].Port == 0 || cut[0].SemiSync != Unknown {
