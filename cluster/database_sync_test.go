@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 )
 
 // mayBeAsync: the log says that nobody acknowledges, and the gate covers the port.
@@ -58,16 +59,19 @@ func (h *host) CutReplica(ctx context.Context, address string) error {
 	return nil
 }
 
-// Replicas are those whose packets arrive. As on MariaDB nobody tells who acknowledges.
-func (h *host) Replicas(ctx context.Context) ([]Replica, error) {
-	if err := h.ask(ctx, "Replicas"); err != nil {
+// Strangers are those that the test has let acknowledge and that nothing keeps out.
+func (h *host) Strangers(ctx context.Context, all, _ []netip.Addr) ([]netip.Addr, error) {
+	if err := h.ask(ctx, "Strangers"); err != nil {
 		return nil, err
 	}
-	defer h.w.mu.Unlock()
-	var out []Replica
-	for _, o := range h.w.sorted() {
-		if h.w.connected(o) == h {
-			out = append(out, Replica{Host: o.addr.String()})
+	defer h.leave()
+	var out []netip.Addr
+	for _, a := range h.strangers {
+		if slices.Contains(all, a) {
+			h.w.breach("%s: a member is taken for a stranger", h.id)
+		}
+		if !h.blocked[a] {
+			out = append(out, a)
 		}
 	}
 	return out, nil

@@ -53,6 +53,7 @@ type host struct {
 	held      bool
 	insists   bool
 	blocked   map[netip.Addr]bool
+	strangers []netip.Addr // acknowledge and are nobody's
 	portGated bool
 	claimed   func(netip.Addr)
 	opened    int

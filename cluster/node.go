@@ -54,6 +54,8 @@ type Node struct {
 	barriers barriers
 	sync     syncState
 
+	strangers strangers
+
 	rebuilds  *rebuilds
 	donations *donations
 
@@ -169,7 +171,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer stop()
 	loops := []func(context.Context){n.peers.run, n.confirmFresh, n.followLoop}
 	if n.cfg.Prober != nil {
-		loops = append(loops, n.cfg.Prober.Run, n.holder.run, n.rebuilds.watch, n.donations.watch)
+		loops = append(loops, n.cfg.Prober.Run, n.holder.run, n.rebuilds.watch, n.donations.watch, n.watchStrangers)
 	}
 	if n.cfg.Clients != nil {
 		loops = append(loops, n.clients.share)

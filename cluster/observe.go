@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"github.com/highbase/highbase/cluster/identity"
@@ -32,6 +33,7 @@ func (n *Node) observation() fsm.Observation {
 	}
 	o.Leaving = n.leaving.Load()
 	o.Server = n.cfg.Prober.Server()
+	o.Server.Problems = slices.Concat(o.Server.Problems, n.strangers.problems())
 	o.Incarnation, o.Whole = n.incarnation(o.Server, p)
 	o.Held = p.own()
 	o.Rebuild = n.rebuilds.need(p)

@@ -48,8 +48,9 @@ type Database interface {
 	// CutReplica ends the replication of everybody at the address host from this source; after success nobody there acknowledges. A replica that
 	// is not blocked is back at once.
 	CutReplica(ctx context.Context, host string) error
-	// Replicas lists who replicates from here.
-	Replicas(ctx context.Context) ([]Replica, error)
+	// Strangers lists the addresses outside all from which somebody replicates whose acknowledgement this server counts as if it came from one of
+	// counted, which are those of all that may acknowledge. Where the server does not tell one replica from another, it may name one too many.
+	Strangers(ctx context.Context, all, counted []netip.Addr) ([]netip.Addr, error)
 	// FollowDelayed is Follow for a replica that an operator delays: draining would take as long as the delay, so what was received and is
 	// not applied may be dropped. Only towards a source that holds everything acknowledged; the replica counts as another incarnation after it.
 	FollowDelayed(ctx context.Context, host string, port uint16, sync bool) error
@@ -91,14 +92,6 @@ type Database interface {
 	PrepareRewind(ctx context.Context, history string) (saved string, err error)
 	// FinishRewind is called after a start with rewind.
 	FinishRewind(ctx context.Context) error
-}
-
-// Replica is one replica that is connected to this host's mysqld.
-type Replica struct {
-	Host string // address, or a name where the server resolves names
-	Port uint16 // of the client's end of the connection, 0 when not shown
-	// Acknowledges tells whether it asked to acknowledge, when Told: MariaDB does not tell.
-	Acknowledges, Told bool
 }
 
 // Service starts and stops this host's mysqld. Nothing else may.

@@ -70,7 +70,7 @@ func (n *Node) fetch(ctx context.Context, st fsm.State) error {
 }
 
 // barrier writes the first transaction of the epoch. Held is durable before it: from here this node may have a tail of its own. Semi-sync is
-// set in full first, whatever the option file made of it.
+// set in full first, whatever the option file made of it, and nobody but members may acknowledge.
 func (n *Node) barrier(ctx context.Context, a fsm.Action) error {
 	begin := now()
 	if err := n.promiseHeld(a.Epoch); err != nil {
@@ -83,6 +83,9 @@ func (n *Node) barrier(ctx context.Context, a fsm.Action) error {
 			return err
 		}
 		sv = n.cfg.Prober.Server()
+	}
+	if err := n.keepStrangersOut(ctx); err != nil {
+		return err
 	}
 	if err := n.cfg.Database.SetBarrierWritable(ctx); err != nil {
 		return err

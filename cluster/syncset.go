@@ -165,6 +165,9 @@ func (n *Node) prepare(ctx context.Context) error {
 	if sv := n.cfg.Prober.Look(ctx); sv.State != fsm.ServerUp || sv.HasReplication || st.SourceAcks() > 0 && (!sv.SourceSync || sv.Acks < st.SourceAcks()) {
 		return fmt.Errorf("mysqld is %s and waits for %d acknowledgements, %d are to be waited for", sv.State, sv.Acks, st.SourceAcks())
 	}
+	if err := n.keepStrangersOut(ctx); err != nil {
+		return err
+	}
 	at, err := n.cfg.Database.Written(ctx)
 	if err != nil {
 		return err

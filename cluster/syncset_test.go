@@ -126,7 +126,7 @@ func TestSetBlocks(t *testing.T) {
 func TestPrepareReadsThePositionLast(t *testing.T) {
 	u := primary(t)
 	index := u.intend(fsm.Intend{Kind: fsm.ChangeShrink, Node: "db3"})
-	steps := []string{"Block", "SeverPeer", "CutReplica", "Position"}
+	steps := []string{"Block", "SeverPeer", "CutReplica", "Strangers", "Position"}
 	u.host.expect(steps...)
 	if err := u.prepare(u.short()); err != nil {
 		t.Fatal(err)
@@ -154,6 +154,13 @@ func TestPrepareRefuses(t *testing.T) {
 		{"another is primary by now", func(u *unit) { u.intend(shrink); u.takenOver("db2") }, errOvertaken.Error()},
 		{"it cannot be blocked", func(u *unit) { u.intend(shrink); u.host.fail("Block", errBroken) }, "blocking"},
 		{"it cannot be cut", func(u *unit) { u.intend(shrink); u.host.fail("SeverPeer", errBroken) }, "cutting"},
+		{"a stranger cannot be kept out", func(u *unit) {
+			u.intend(fsm.Intend{Kind: fsm.ChangeAcks, Acks: 0})
+			u.stranger()
+			u.host.change(func() { u.host.portGated = true })
+			u.host.fail("Block", errBroken)
+		}, "blocking the stranger"},
+		{"who acknowledges is not known", func(u *unit) { u.intend(shrink); u.host.fail("Strangers", errBroken) }, "asking who acknowledges"},
 		{"its dump thread may be left", func(u *unit) { u.intend(shrink); u.host.fail("CutReplica", errBroken) }, "what is left"},
 		{"the position is not known", func(u *unit) { u.intend(shrink); u.host.fail("Position", errBroken) }, "broken"},
 		{"an outsider is not blocked", func(u *unit) {

@@ -135,17 +135,9 @@ func (d *database) CutReplica(ctx context.Context, host string) error {
 	return err
 }
 
-// Replicas implements cluster.Database.
-func (d *database) Replicas(ctx context.Context) ([]cluster.Replica, error) {
-	found, err := d.server.Replicas(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]cluster.Replica, 0, len(found))
-	for _, r := range found {
-		out = append(out, cluster.Replica{Host: r.Host, Port: r.Port, Acknowledges: r.SemiSync == mysqld.KnownYes, Told: r.SemiSync != mysqld.Unknown})
-	}
-	return out, nil
+// Strangers implements cluster.Database.
+func (d *database) Strangers(ctx context.Context, all, counted []netip.Addr) ([]netip.Addr, error) {
+	return d.server.Strangers(ctx, mysqld.Members{All: all, Counted: counted})
 }
 
 // MendSettings implements cluster.Database.
