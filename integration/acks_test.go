@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -94,10 +95,36 @@ const ackTable = "inet test_acks"
 // dropAcks keeps what the replicas say on their present connections from the primary; what it says arrives. A new connection works.
 func (s *scenario) dropAcks(primary string) {
 	s.Helper()
-	dumps := s.dumps(primary)
-	if len(dumps) == 0 {
-		s.Fatalf("%s sends its log to nobody", primary)
+	s.Cleanup(func() { // a scenario that failed half-way; the table may be gone
+		_, _, _ = s.Command(context.Background(), primary, "nft", "delete table "+ackTable)
+	})
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	err := Await(ctx, "replicas that stay connected", func(context.Context) (bool, string) {
+		dumps := s.dumps(primary)
+		if len(dumps) == 0 {
+			return false, primary + " sends its log to nobody"
+		}
+		s.dropFrom(primary, dumps)
+		if now := s.dumps(primary); !sameSet(now, dumps) { // one has just connected anew: it would be heard
+			s.hearAcks(primary)
+			return false, fmt.Sprintf("first %v, then %v", dumps, now)
+		}
+		return true, ""
+	})
+	if err != nil {
+		s.Fatal(err)
 	}
+}
+
+// sameSet compares without regard to order.
+func sameSet(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+// dropFrom drops what comes from these connections.
+func (s *scenario) dropFrom(primary string, dumps []string) {
+	s.Helper()
 	script := fmt.Sprintf("nft 'add table %s; add chain %s in { type filter hook input priority -300; }", ackTable, ackTable)
 	for _, d := range dumps {
 		host, port, err := net.SplitHostPort(d)
@@ -107,9 +134,6 @@ func (s *scenario) dropAcks(primary string) {
 		script += fmt.Sprintf("; add rule %s in ip saddr %s tcp sport %s drop", ackTable, host, port)
 	}
 	s.byHand(primary, script+"'")
-	s.Cleanup(func() { // a scenario that failed half-way; the table may be gone
-		_, _, _ = s.Command(context.Background(), primary, "nft", "delete table "+ackTable)
-	})
 }
 
 func (s *scenario) hearAcks(primary string) {
