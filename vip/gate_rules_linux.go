@@ -122,10 +122,14 @@ func inetTable(name string, addrs []Address, ports []uint16) table {
 	in, out := [][]expr.Any{reset}, [][]expr.Any{reset}
 	for _, fam := range []ipFamily{ipv4, ipv6} {
 		for _, p := range ports {
-			for _, port := range [][]expr.Any{tcpPort(portDst, p), tcpPort(portSrc, p)} {
-				in = append(in, join(fam.match(), fam.inSet(fam.src, fam.blocked, false), port, reject()))
-				out = append(out, join(fam.match(), fam.inSet(fam.dst, fam.blocked, false), port, reject()))
-			}
+			in = append(in,
+				join(fam.match(), fam.inSet(fam.src, fam.blocked, false), tcpPort(portDst, p), reject()),
+				join(fam.match(), fam.inSet(fam.src, fam.blocked, false), tcpPort(portSrc, p), reject()))
+			// What this host asks of a blocked one is refused at once. What it answers is dropped: a reset would end
+			// the socket on this side alone, and nobody tell the other until its own timeout; SeverPeer tells it.
+			out = append(out,
+				join(fam.match(), fam.inSet(fam.dst, fam.blocked, false), tcpPort(portDst, p), reject()),
+				join(fam.match(), fam.inSet(fam.dst, fam.blocked, false), tcpPort(portSrc, p), verdict(expr.VerdictDrop)))
 		}
 	}
 	for _, a := range addrs {

@@ -130,9 +130,10 @@ func (m *Manager) refresh(a Address, lifetime time.Duration) error {
 	return m.links.put(link.index, a.IP, lifetime)
 }
 
-// Block answers all traffic on the database ports between this host and addr with resets, in both
-// directions, until Unblock, across restarts. Connections that exist end with their next packet; SeverPeer
-// ends them at once. Other traffic, such as the cluster's own, passes.
+// Block lets no traffic on the database ports pass between this host and addr, in both directions, until
+// Unblock, across restarts: what comes and what is asked is answered with resets, answers are dropped.
+// Connections that exist end with the other side's next packet; SeverPeer ends them at once and tells it.
+// Other traffic, such as the cluster's own, passes.
 func (m *Manager) Block(addr netip.Addr) error {
 	return m.changeBlocked(func(b []netip.Addr) []netip.Addr {
 		if slices.Contains(b, addr.Unmap()) {

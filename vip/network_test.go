@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -286,6 +287,45 @@ func TestBlock(t *testing.T) {
 	}
 	peer.mustReach(self1, "db1")
 	n.self.mustReach(peer6, "db2")
+}
+
+// TestBlockedPeerIsTold: a host that waits for an answer of this one, which is blocked before it gives it, learns of the end at once. It is
+// not written to any more, so nothing else would tell it.
+func TestBlockedPeerIsTold(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	n := newNetwork(t)
+	peer := n.add(2)
+	self1, peer2 := netip.MustParseAddr("10.77.0.1"), netip.MustParseAddr("10.77.0.2")
+	var l net.Listener
+	n.self.do(func() {
+		var err error
+		l, err = net.Listen("tcp", netip.AddrPortFrom(self1, testPort).String())
+		check(t, err, "listening")
+	})
+	defer l.Close()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			_, _ = c.Write([]byte("db1"))
+			accepted <- c
+		}
+	}()
+	m, _ := newManager(t, testConfig(t))
+	waits := peer.mustReach(self1, "db1")
+	answers := <-accepted
+	defer answers.Close()
+	check(t, m.Block(peer2), "blocking")
+	_, err := answers.Write([]byte("late"))
+	check(t, err, "answering into the block")
+	if got, err := n.self.read(answers, 200*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("the answering end read %q, %v: it has ended, and nobody tells the other", got, err)
+	}
+	if count, err := m.SeverPeer(testPort, netip.AddrPortFrom(peer2, 0)); err != nil || count != 1 {
+		t.Fatalf("severed %d, %v; want 1", count, err)
+	}
+	peer.mustBeReset(waits)
 }
 
 func TestWithoutNFTables(t *testing.T) {
