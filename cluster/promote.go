@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -84,7 +85,10 @@ func (n *Node) barrier(ctx context.Context, a fsm.Action) error {
 		}
 		sv = n.cfg.Prober.Server()
 	}
-	if err := n.keepStrangersOut(ctx); err != nil {
+	if err := n.keepStrangersOut(ctx); errors.Is(err, errNotAsked) {
+		// A name service that is down must not hold up a takeover; it is asked again every second.
+		n.log.Warn("barrier without knowing whether anybody outside the cluster acknowledges", "epoch", a.Epoch, "error", err.Error())
+	} else if err != nil {
 		return err
 	}
 	if err := n.cfg.Database.SetBarrierWritable(ctx); err != nil {

@@ -15,15 +15,28 @@ import (
 const (
 	// strangerLook is how often a primary looks for strangers.
 	strangerLook = time.Second
-	// strangerPause is how long one is kept out before it is looked at again: it cannot be seen while it is out whether it still acknowledges.
-	strangerPause = time.Minute
+	// strangerPause is how long one is kept out before it is looked at again, doubled each time up to maxStrangerPause: it cannot be seen while it is
+	// out whether it still acknowledges, and one that does is heard for up to strangerLook each time.
+	strangerPause    = 10 * time.Second
+	maxStrangerPause = 10 * time.Minute
+	// strangerAsk bounds the question: where the server resolves names, it needs the name service.
+	strangerAsk = 500 * time.Millisecond
 )
+
+// errNotAsked: nothing is known of who acknowledges.
+var errNotAsked = errors.New("asking who acknowledges")
 
 // strangers are the hosts outside the cluster that acknowledged what this server committed. The servers count acknowledgements and not who sends
 // them, so that a write which only a stranger holds would be reported to its client as safe, and be lost with this host.
 type strangers struct {
-	mu   sync.Mutex
-	kept map[netip.Addr]fsm.Instant // kept out until
+	mu    sync.Mutex
+	known map[netip.Addr]stranger
+}
+
+type stranger struct {
+	out   bool
+	until fsm.Instant // kept out until
+	times int         // how often, lately
 }
 
 // watchStrangers keeps them out for as long as this node is primary, and lets them in again when it no longer is.
@@ -63,9 +76,11 @@ func (n *Node) keepStrangersOut(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	found, err := n.cfg.Database.Strangers(ctx, all, counted)
+	c, cancel := context.WithTimeout(ctx, strangerAsk)
+	found, err := n.cfg.Database.Strangers(c, all, counted)
+	cancel()
 	if err != nil {
-		return fmt.Errorf("asking who acknowledges: %w", err)
+		return fmt.Errorf("%w: %w", errNotAsked, err)
 	}
 	var errs []error
 	for _, addr := range found {
@@ -75,8 +90,8 @@ func (n *Node) keepStrangersOut(ctx context.Context) error {
 }
 
 func (n *Node) keepOut(ctx context.Context, addr netip.Addr) error {
-	n.log.Error("a replica that is none of the cluster's acknowledges commits: it is kept out", "host", addr, "for", strangerPause, "mend", strangerMend)
-	n.strangers.keep(addr, now()+strangerPause)
+	pause := n.strangers.keep(addr, now())
+	n.log.Error("a replica that is none of the cluster's acknowledges commits: it is kept out", "host", addr, "for", pause, "mend", strangerMend)
 	if err := n.cfg.Addresser.Block(addr); err != nil {
 		return fmt.Errorf("blocking the stranger at %s: %w", addr, err)
 	}
@@ -121,7 +136,7 @@ func (n *Node) releaseStrangers(primary bool) error {
 		}
 		if !primary || n.strangers.over(addr, now()) {
 			errs = append(errs, n.cfg.Addresser.Unblock(addr))
-			n.strangers.forget(addr)
+			n.strangers.letIn(addr, now())
 		}
 	}
 	return errors.Join(errs...)
@@ -134,30 +149,46 @@ func (n *Node) isPeer(addr netip.Addr) bool {
 	})
 }
 
-func (s *strangers) keep(addr netip.Addr, until fsm.Instant) {
+// keep notes that somebody is kept out from now, and for how long.
+func (s *strangers) keep(addr netip.Addr, at fsm.Instant) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.kept == nil {
-		s.kept = map[netip.Addr]fsm.Instant{}
+	if s.known == nil {
+		s.known = map[netip.Addr]stranger{}
 	}
-	s.kept[addr] = until
+	e := s.known[addr]
+	if at > e.until+maxStrangerPause {
+		e.times = 0 // another occasion
+	}
+	pause := min(strangerPause<<e.times, maxStrangerPause)
+	s.known[addr] = stranger{out: true, times: min(e.times+1, 10), until: at + pause}
+	return pause
 }
 
 // over tells whether somebody has been kept out for long enough; one not known yet begins its time.
 func (s *strangers) over(addr netip.Addr, at fsm.Instant) bool {
 	s.mu.Lock()
-	until, known := s.kept[addr]
+	e := s.known[addr]
 	s.mu.Unlock()
-	if !known {
-		s.keep(addr, at+strangerPause)
+	if !e.out {
+		s.keep(addr, at)
 	}
-	return known && at >= until
+	return e.out && at >= e.until
 }
 
-func (s *strangers) forget(addr netip.Addr) {
+// letIn remembers how often it was kept out, for a while.
+func (s *strangers) letIn(addr netip.Addr, at fsm.Instant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.kept, addr)
+	for a, e := range s.known {
+		if a == addr {
+			e.out = false
+			s.known[a] = e
+		}
+		if !e.out && at > e.until+maxStrangerPause {
+			delete(s.known, a)
+		}
+	}
 }
 
 const strangerMend = "switch its semi-sync off (rpl_semi_sync_slave_enabled, rpl_semi_sync_replica_enabled) and restart its replication"
@@ -167,7 +198,10 @@ func (s *strangers) problems() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []string
-	for addr := range s.kept {
+	for addr, e := range s.known {
+		if !e.out {
+			continue
+		}
 		out = append(out, fmt.Sprintf("a replica at %s is none of the cluster's and acknowledged commits: it is kept out; %s", addr, strangerMend))
 	}
 	slices.Sort(out)

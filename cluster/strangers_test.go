@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/highbase/highbase/fsm"
 )
@@ -22,7 +23,7 @@ func (u *unit) blocks(a netip.Addr) bool {
 	return u.host.blocked[a]
 }
 
-// TestStrangerIsKeptOut for a minute at a time, and everybody is told.
+// TestStrangerIsKeptOut for a while, and everybody is told.
 func TestStrangerIsKeptOut(t *testing.T) {
 	u := primary(t)
 	a := u.stranger()
@@ -40,15 +41,15 @@ func TestStrangerIsKeptOut(t *testing.T) {
 		t.Errorf("it is not reported: %q", p)
 	}
 
-	// Within the minute it stays out, also after this hbd has started anew and knows of nobody.
-	u.strangers.forget(a)
+	// For its time it stays out, also after this hbd has started anew and knows of nobody.
+	u.strangers.known = nil
 	for range 2 {
 		if err := u.lookForStrangers(u.short()); err != nil || !u.blocks(a) {
 			t.Fatalf("error %v; blocked: %v", err, u.blocks(a))
 		}
 	}
 	// After it, it is looked at again: here it has been mended.
-	u.strangers.keep(a, now())
+	u.strangers.known[a] = stranger{out: true, times: 1, until: now()}
 	u.host.change(func() { u.host.strangers = nil })
 	u.host.expect("Unblock", "Strangers")
 	if err := u.lookForStrangers(u.short()); err != nil || u.blocks(a) {
@@ -85,12 +86,43 @@ func TestNoBarrierForAStranger(t *testing.T) {
 		}
 	})
 	a := u.stranger()
+	u.host.change(func() { u.host.blocked[a] = true })
+	u.host.fail("Strangers", errBroken)
+	if err := u.execute(u.short(), u.action(fsm.ActBarrier)); err != nil {
+		t.Fatalf("who acknowledges is not known, and the service never opens: %v", err)
+	}
+	u.host.fail("Strangers", nil)
+	u.host.change(func() { u.host.blocked[a] = false })
+
+	before := u.host.count("WriteBarrier")
 	u.host.fail("CutReplica", errBroken)
-	if err := u.execute(u.short(), u.action(fsm.ActBarrier)); err == nil || u.host.count("WriteBarrier") > 0 {
-		t.Fatalf("error %v; %d barriers", err, u.host.count("WriteBarrier"))
+	if err := u.execute(u.short(), u.action(fsm.ActBarrier)); err == nil || u.host.count("WriteBarrier") > before {
+		t.Fatalf("error %v; a barrier was written", err)
 	}
 	u.host.fail("CutReplica", nil)
-	if err := u.execute(u.short(), u.action(fsm.ActBarrier)); err != nil || u.host.count("WriteBarrier") != 1 || !u.blocks(a) {
+	if err := u.execute(u.short(), u.action(fsm.ActBarrier)); err != nil || u.host.count("WriteBarrier") != before+1 || !u.blocks(a) {
 		t.Fatalf("error %v; %d barriers; blocked: %v", err, u.host.count("WriteBarrier"), u.blocks(a))
+	}
+}
+
+// TestStrangerIsKeptOutLonger each time it acknowledges again.
+func TestStrangerIsKeptOutLonger(t *testing.T) {
+	var s strangers
+	a, at, last := netip.MustParseAddr("198.51.100.9"), now(), time.Duration(0)
+	for range 20 {
+		pause := s.keep(a, at)
+		if pause < last || pause > maxStrangerPause || !s.known[a].out || s.over(a, at+pause-1) || !s.over(a, at+pause) {
+			t.Fatalf("pause %v after %v", pause, last)
+		}
+		at, last = at+pause, pause
+		s.letIn(a, at)
+	}
+	if last != maxStrangerPause {
+		t.Fatalf("the longest pause is %v", last)
+	}
+	// One that stayed away is forgotten.
+	s.letIn(a, at+maxStrangerPause+1)
+	if len(s.known) > 0 {
+		t.Fatalf("still known: %v", s.known)
 	}
 }

@@ -44,6 +44,8 @@ func TestSyncSet(t *testing.T) {
 		s.fault("start-host", old)
 	})
 
+	g.run(t, "a replica that acknowledges from an address of no member is kept out", keepsStrangersOut)
+
 	g.run(t, "without replicas it degrades, and then nobody takes over", func(s *scenario) {
 		old := s.primary()
 		s.degrade()
