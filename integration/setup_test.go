@@ -4,7 +4,9 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,8 +71,14 @@ func TestSetup(t *testing.T) {
 				s.Fatal(err)
 			}
 		}
-		if got, exit := s.check(); exit != exitDone || !got.OK {
-			s.Errorf("after mending: exit %d, ok %v: %+v", exit, got.OK, slices.DeleteFunc(got.Rows, func(r api.CheckRow) bool { return r.Result != api.CheckFailed }))
+		ctx, cancel := context.WithTimeout(s.ctx, patience)
+		defer cancel()
+		err = Await(ctx, "a good check once the replicas have dropped the table too", func(context.Context) (bool, string) {
+			got, exit := s.check()
+			return exit == exitDone && got.OK, fmt.Sprintf("exit %d, ok %v: %+v", exit, got.OK, slices.DeleteFunc(got.Rows, func(r api.CheckRow) bool { return r.Result != api.CheckFailed }))
+		})
+		if err != nil {
+			s.Error(err)
 		}
 	})
 	g.run(t, "a lost host is named and the others are told", func(s *scenario) {
