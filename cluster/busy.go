@@ -78,6 +78,9 @@ func (l *leading) askBusy(ctx context.Context, st fsm.State) {
 // breakOffEvery is how often clients are broken off again while read_only does not return: some may have come in between.
 const breakOffEvery = 20 * time.Millisecond
 
+// killPatience is how long the first round of that is waited for. A server may take seconds to kill a single client.
+const killPatience = 200 * time.Millisecond
+
 // closeToWrites makes this node read-only for a release. A writing statement or the locks of LOCK TABLES hold read_only up for as long as they
 // last. Then it keeps its turn until the log has gone on, at most for a while: the node serves again after the roll-back, and an action that came
 // in between would fence itself and kill mysqld, as is right only when no roll-back comes.
@@ -89,10 +92,13 @@ func (n *Node) closeToWrites(ctx context.Context, o fsm.Order) error {
 	done := make(chan error, 1)
 	go func() { done <- n.cfg.Database.SetReadOnly(limited) }()
 	if o.Kill {
-		n.breakOff(limited)
+		once := make(chan struct{})
+		n.wg.Go(func() { n.breakOffUntil(limited, once) })
+		select {
+		case <-once:
+		case <-time.After(killPatience):
+		}
 	}
-	tick := time.NewTicker(breakOffEvery)
-	defer tick.Stop()
 	for {
 		select {
 		case err := <-done:
@@ -105,10 +111,6 @@ func (n *Node) closeToWrites(ctx context.Context, o fsm.Order) error {
 			if err := n.passed(o); err != nil {
 				cancel()
 				return errors.Join(err, <-done)
-			}
-		case <-tick.C:
-			if o.Kill {
-				n.breakOff(limited)
 			}
 		}
 	}
@@ -129,13 +131,25 @@ func (n *Node) awaitPassed(o fsm.Order, changed <-chan struct{}) {
 	}
 }
 
-// breakOff ends the clients that are not committing. The gate is closed already.
-func (n *Node) breakOff(ctx context.Context) {
-	killed, err := n.cfg.Database.BreakOff(ctx)
-	switch {
-	case err != nil && ctx.Err() == nil:
-		n.log.Warn("clients not broken off", "killed", killed, "error", err.Error())
-	case killed > 0:
-		n.log.Info("broke off clients for a switchover", "killed", killed)
+// breakOffUntil ends the clients that are not committing, again and again until ctx ends; once is closed after the first round. The gate is closed
+// already. It runs beside the release and not in it: read_only need not wait for a client that takes long to kill.
+func (n *Node) breakOffUntil(ctx context.Context, once chan struct{}) {
+	tick := time.NewTicker(breakOffEvery)
+	defer tick.Stop()
+	for round := 0; ctx.Err() == nil; round++ {
+		killed, err := n.cfg.Database.BreakOff(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			n.log.Warn("clients not broken off", "killed", killed, "error", err.Error())
+		case killed > 0:
+			n.log.Info("broke off clients for a switchover", "killed", killed)
+		}
+		if round == 0 {
+			close(once)
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
 	}
 }

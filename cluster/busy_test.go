@@ -169,3 +169,20 @@ func TestPlanChangesNothing(t *testing.T) {
 	c.healthy("db2")
 	c.nothingLost()
 }
+
+// TestReleaseWaitsForNoKill: a client that the server takes long to kill holds up nothing once mysqld is read-only.
+func TestReleaseWaitsForNoKill(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	u.serving()
+	o := u.releasing("db2")
+	o.Kill = true
+	k := u.host.holdCall("BreakOff")
+	reply, err := u.obey(u.short(), o)
+	if err != nil || reply.Answer == nil {
+		t.Fatalf("answer %+v, error %v", reply.Answer, err)
+	}
+	if ctx := <-k.entered; ctx.Err() == nil {
+		t.Error("the release is over, and clients are still to be killed for it")
+	}
+}

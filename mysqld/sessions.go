@@ -18,8 +18,9 @@ type Session struct {
 	// Age is that of its transaction or statement, whichever is older: whole
 	// seconds, rounded down.
 	Age time.Duration
-	// Statement is the beginning of what it runs, without literals; "" between
-	// two statements of a transaction.
+	// Statement is the beginning of what it runs, without literals, or the
+	// server's word for what it does, as "(killed)"; "" between two statements
+	// of a transaction.
 	Statement string
 	// Transaction: it has a transaction open. DDL: its statement changes
 	// definitions. Locks: it holds table locks, as LOCK TABLES takes them.
@@ -104,6 +105,9 @@ func (s *Server) sessions(ctx context.Context, q querier) ([]Session, error) {
 		if !strings.EqualFold(r["Command"], "Sleep") {
 			one.Age = max(one.Age, time.Duration(r.number("Time"))*time.Second)
 			one.Statement, one.DDL = beginning(r["Info"]), isDDL(r["Info"])
+			if one.Statement == "" { // killed and not gone yet, for one
+				one.Statement = "(" + strings.ToLower(r["Command"]) + ")"
+			}
 		} else if !one.Transaction && !one.Locks {
 			continue
 		}
