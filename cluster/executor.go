@@ -13,8 +13,22 @@ var errPreempted = errors.New("overtaken by a newer order")
 type executor struct {
 	turn sync.Mutex // held by whoever changes the node
 
-	mu     sync.Mutex
-	cancel context.CancelCauseFunc // of the action in hand, nil for an order
+	mu       sync.Mutex
+	cancel   context.CancelCauseFunc // of the action in hand, nil for an order
+	expected int                     // orders that have come and have not had their turn yet
+}
+
+// expect lets no action begin before an order that has come had its turn; whoever calls it calls had then, or when there is none. What an order
+// promises is seen before its turn, and the action that this calls for is the order's own part, done with less patience.
+func (e *executor) expect() (had func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.expected++
+	return sync.OnceFunc(func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.expected--
+	})
 }
 
 // action runs f when its turn comes, under a context that preempt can cancel.
@@ -23,8 +37,10 @@ func (e *executor) action(ctx context.Context, f func(context.Context) error) er
 	defer e.turn.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	e.set(cancel)
-	defer e.set(nil)
+	if !e.begin(cancel) {
+		return errPreempted
+	}
+	defer e.end()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -41,10 +57,21 @@ func (e *executor) order(ctx context.Context, f func(context.Context) error) err
 	return f(ctx)
 }
 
-func (e *executor) set(cancel context.CancelCauseFunc) {
+// begin takes an action in hand, unless an order is expected.
+func (e *executor) begin(cancel context.CancelCauseFunc) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.expected > 0 {
+		return false
+	}
 	e.cancel = cancel
+	return true
+}
+
+func (e *executor) end() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.cancel = nil
 }
 
 // preempt cancels the action in hand, if any.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/highbase/highbase/fsm"
 )
@@ -126,5 +127,49 @@ func TestStoppingNodeOnlyTakesAway(t *testing.T) {
 		if err := u.mayStill(u.action(kind)); err != nil {
 			t.Errorf("not stopping, %s: %v", kind, err)
 		}
+	}
+}
+
+// TestActionYieldsToAnOrderThatHasCome: what it would do is the order's own part by then. A release that hangs rolls back; a fence of this node's
+// own in its place would kill mysqld.
+func TestActionYieldsToAnOrderThatHasCome(t *testing.T) {
+	var e executor
+	ctx := context.Background()
+	ran := false
+	act := func(context.Context) error { ran = true; return nil }
+	first, second := e.expect(), e.expect()
+	if err := e.action(ctx, act); !errors.Is(err, errPreempted) || ran {
+		t.Errorf("before the orders' turn: error %v, ran %t", err, ran)
+	}
+	first()
+	first() // again is harmless
+	if err := e.action(ctx, act); !errors.Is(err, errPreempted) || ran {
+		t.Errorf("before the second order's turn: error %v, ran %t", err, ran)
+	}
+	second()
+	if err := e.action(ctx, act); err != nil || !ran {
+		t.Errorf("after it: error %v, ran %t", err, ran)
+	}
+}
+
+// TestRefusedOrderHoldsNothingUp, nor does one that failed.
+func TestRefusedOrderHoldsNothingUp(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	u.serving()
+	o := u.releasing("db2")
+	late := o
+	late.Epoch, late.Index = 0, 0
+	if _, err := u.obey(u.short(), late); err == nil && !breakEpoch {
+		t.Error("an order of an old epoch was obeyed")
+	}
+	u.host.fail("SetReadOnly", errBroken)
+	ctx, cancel := context.WithTimeout(u.short(), time.Second)
+	defer cancel()
+	if _, err := u.obey(ctx, o); err == nil {
+		t.Error("a release that failed gave no error")
+	}
+	if err := u.exec.action(u.short(), func(context.Context) error { return nil }); err != nil {
+		t.Errorf("an action after it: %v", err)
 	}
 }

@@ -21,10 +21,13 @@ func (n *Node) obey(ctx context.Context, o fsm.Order) (orderReply, error) {
 	if o.Kind == fsm.OrderAwait {
 		return reply, n.cfg.Database.Drain(ctx, o.Position)
 	}
+	had := n.exec.expect()
+	defer had()
 	if err := n.acceptOrder(o); err != nil {
 		return reply, err
 	}
 	err := n.exec.order(ctx, func(ctx context.Context) error {
+		had()
 		if err := n.passed(o); err != nil {
 			return err
 		}
