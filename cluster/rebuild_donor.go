@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -18,6 +19,8 @@ const (
 	linkPatience = 5 * time.Minute
 	// takeWait is how long a donor waits for the next bytes before it answers that there are none yet.
 	takeWait = 2 * time.Second
+	// donorPatience is how long a donor waits until it has applied what the primary has.
+	donorPatience = 30 * time.Second
 )
 
 // errCopyOver is answered when a copy cannot go on: it has to begin anew.
@@ -107,15 +110,18 @@ func (d *donations) allowed(to fsm.NodeID, index uint64) error {
 }
 
 // begin starts a copy, in place of one that was begun before for the same node.
-func (d *donations) begin(_ context.Context, from string, in donateRequest) (donateReply, error) {
+func (d *donations) begin(ctx context.Context, from string, in donateRequest) (donateReply, error) {
 	to := fsm.NodeID(from)
 	if err := d.allowed(to, in.Index); err != nil {
 		return donateReply{}, err
 	}
+	if err := d.caughtUp(ctx); err != nil {
+		return donateReply{}, err
+	}
 	d.end(to, func(*donation) bool { return true })
 	// It lives longer than this call.
-	ctx, cancel := context.WithCancel(d.n.ctx)
-	stream, size, err := d.n.cfg.Rebuilder.Donate(ctx)
+	living, cancel := context.WithCancel(d.n.ctx)
+	stream, size, err := d.n.cfg.Rebuilder.Donate(living)
 	if err != nil {
 		cancel()
 		return donateReply{}, err
@@ -127,6 +133,31 @@ func (d *donations) begin(_ context.Context, from string, in donateRequest) (don
 	d.mu.Unlock()
 	d.n.log.Info("giving a copy of this node's data", "to", to, "rebuild", in.Index, "bytes", size, "rate", rate)
 	return donateReply{size}, nil
+}
+
+// caughtUp waits until this node has applied what the primary has now. The receiver may have been primary: it would not receive again what it wrote
+// itself (MySQL; docs/SERVERS.md, own transactions), so that a copy without some of that lacks it for ever.
+func (d *donations) caughtUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, donorPatience)
+	defer cancel()
+	st := d.n.store.State()
+	if st.Primary == d.n.cfg.Node {
+		return nil
+	}
+	at, err := d.n.positionOf(ctx, st.Primary, st.Epoch)
+	for held := false; ; wait(ctx, copyPause/10) {
+		if err == nil && at != "" {
+			if held, err = d.n.cfg.Database.Contains(ctx, at); held && err == nil {
+				return nil
+			}
+		}
+		if ctx.Err() != nil {
+			return errors.Join(fmt.Errorf("the donor has not applied %q of the primary %s within %v", at, st.Primary, donorPatience), err)
+		}
+		if at == "" {
+			at, err = d.n.positionOf(ctx, st.Primary, st.Epoch)
+		}
+	}
 }
 
 // take answers with the next bytes of a copy.

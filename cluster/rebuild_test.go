@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/highbase/highbase/cluster/api"
 	"github.com/highbase/highbase/fsm"
@@ -165,5 +166,30 @@ func TestADonorGivesOnlyWhatTheLogOrders(t *testing.T) {
 	err := c.node("db3").callNode(ctx, "db2", "copy_begin", donateRequest{Index: 3, Session: "s"}, &out)
 	if err == nil || !strings.Contains(err.Error(), "orders no rebuild") || c.disks["db2"].gave() > 0 {
 		t.Fatalf("a copy for the asking: %v", err)
+	}
+}
+
+// TestADonorHasAppliedWhatThePrimaryHas before it gives anything: what the receiver itself wrote as a primary would never reach it again.
+func TestADonorHasAppliedWhatThePrimaryHas(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.withDisks()
+	c.bootstrap()
+	c.w.clients(t)
+	donor := c.node("db3")
+	donor.host.change(func() { donor.host.stalled = true })
+	c.wrote()
+	short, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	if err := donor.donations.caughtUp(short); err == nil || !strings.Contains(err.Error(), "has not applied") {
+		t.Fatalf("a donor that lags gives a copy: %v", err)
+	}
+	donor.host.change(func() { donor.host.stalled = false })
+	ctx, cancel := context.WithTimeout(context.Background(), awaitLimit)
+	defer cancel()
+	if err := donor.donations.caughtUp(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.node("db1").donations.caughtUp(ctx); err != nil {
+		t.Fatalf("the primary: %v", err)
 	}
 }
