@@ -175,13 +175,24 @@ func (h *host) Reconnect(ctx context.Context) error {
 	return nil
 }
 
-// Freeze stops receiving and nothing else. In a freeze order the block comes before it; a node named primary asks for the same to stop being a replica.
+// turning tells that the log names another source for this host than it has: it stops receiving to turn there, by no order. mu is held.
+func (h *host) turning() bool {
+	if h.node == nil {
+		return false
+	}
+	st := h.node.store.State()
+	to := h.w.hosts[st.SourceOf(h.id)]
+	return st.Primary == h.id || to != nil && to.addr != h.source
+}
+
+// Freeze stops receiving and nothing else. In a freeze order the block comes before it; a node named primary asks for the same to stop being a
+// replica, and one that turns to another source.
 func (h *host) Freeze(ctx context.Context, sever func() error) (string, error) {
 	if err := h.ask(ctx, "Freeze"); err != nil {
 		return "", err
 	}
 	if sever != nil {
-		if named := h.node != nil && h.node.store.State().Primary == h.id; !named {
+		if !h.turning() {
 			if len(h.blocked) == 0 {
 				h.w.breach("%s: freezes without a block towards the old source", h.id)
 			}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/highbase/highbase/fsm"
+	"github.com/highbase/highbase/fsm/gtid"
 )
 
 // follow makes this node replicate from the primary. Data that the serving primary lacks is never thrown away: the node keeps out and says why.
@@ -28,12 +30,59 @@ func (n *Node) follow(ctx context.Context, a fsm.Action, st fsm.State) error {
 			return err
 		}
 	}
-	if moves || n.promises.get().Followed < a.Epoch {
+	switch {
+	case moves && sv.HasReplication && sv.Delay == 0 && src.ID == st.Primary && st.Server == string(gtid.MariaDB):
+		if err := n.awaitSource(ctx, a, sv); err != nil {
+			return err
+		}
+	case moves || n.promises.get().Followed < a.Epoch:
 		if err := n.mustBeContained(ctx, a); err != nil {
 			return err
 		}
 	}
 	return n.repoint(ctx, a, src)
+}
+
+const (
+	// sourcePatience bounds one wait for a primary that still applies what this node has; the next judgement begins the next.
+	sourcePatience = 5 * time.Second
+	sourcePause    = 5 * time.Millisecond
+)
+
+// awaitSource receives nothing more, and returns once the primary has applied everything that was received here. MariaDB refuses a replica that is
+// ahead of its source (error 1236) and stops its receiver, which is tried again only after a pause: after a takeover by a candidate that still
+// drains, the barrier would wait for that.
+func (n *Node) awaitSource(ctx context.Context, a fsm.Action, sv fsm.ServerStatus) error {
+	ctx, cancel := context.WithTimeout(ctx, sourcePatience)
+	defer cancel()
+	var sever func() error
+	if old, err := netip.ParseAddr(sv.SourceHost); err == nil {
+		sever = n.severFrom(old)
+	}
+	received, err := n.cfg.Database.Freeze(ctx, sever)
+	if err != nil {
+		return fmt.Errorf("leaving the old source: %w", err)
+	}
+	for {
+		reply, err := n.askPosition(ctx, a.Target, received)
+		switch {
+		case err == nil && reply.Contains:
+			return nil
+		case err == nil && reply.Serving == a.Epoch:
+			return n.quarantineFor(fsm.RebuildErrant, fmt.Sprintf("errant transactions: this node received %s, and the primary %s of epoch %d lacks some of it", received, a.Target, a.Epoch))
+		case err == nil:
+			err = fmt.Errorf("%s does not hold %s yet (it is at %s)", a.Target, received, reply.Position)
+		default:
+			err = fmt.Errorf("asking %s for its position: %w", a.Target, err)
+		}
+		wait(ctx, sourcePause)
+		if ctx.Err() != nil {
+			return err
+		}
+		if !n.named(a, n.store.State()) {
+			return errOvertaken
+		}
+	}
 }
 
 // named tells whether a state still says that this node is to follow the action's target.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -255,5 +256,49 @@ func TestReplicaWithErrantTransactionsIsKeptOut(t *testing.T) {
 				t.Errorf("promised %+v, error %v", p, err)
 			}
 		})
+	}
+}
+
+// TestReplicaWaitsForAPrimaryThatStillApplies: it turns to it only once that has applied everything that was received here.
+func TestReplicaWaitsForAPrimaryThatStillApplies(t *testing.T) {
+	u := newUnitAs(t, "db3")
+	u.steady("db1")
+	u.follower("db1")
+	u.takenOver("db2")
+	h, src := u.host, u.w.hosts["db2"]
+	h.change(func() {
+		all := slices.Clone(u.w.hosts["db1"].log)
+		h.log, h.relay = all[:1], all[1:] // what is received and not applied counts as well
+		src.log = all[:1]
+		src.source, src.mode = netip.Addr{}, modeBarrier
+	})
+	asked := make(chan string, 1024)
+	u.peer("db2", map[string]rpc.Handler{"position": func(_ context.Context, _ string, body json.RawMessage) (any, error) {
+		var in positionRequest
+		if err := rpc.Decode(body, &in); err != nil {
+			return nil, err
+		}
+		asked <- in.Position
+		u.w.mu.Lock()
+		defer u.w.mu.Unlock()
+		return map[string]any{"position": place(src.log), "contains": src.has(in.Position)}, nil
+	}})
+	h.expect("Freeze", "SeverPeer", "Unblock", "Follow")
+	done := make(chan error, 1)
+	go func() { done <- u.execute(u.short(), u.action(fsm.ActFollow)) }()
+	for range 3 {
+		if pos := <-asked; pos != "0-1-2" {
+			t.Errorf("it asked for %q, what it received ends at 0-1-2", pos)
+		}
+	}
+	if n := h.count("Follow"); n > 0 {
+		t.Fatal("it follows a primary that is behind it")
+	}
+	h.change(func() { src.log = slices.Clone(u.w.hosts["db1"].log) })
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got, want := h.made(), []string{"Freeze", "SeverPeer", "Unblock", "Follow"}; !slices.Equal(got, want) {
+		t.Errorf("it did %v, want %v", got, want)
 	}
 }
