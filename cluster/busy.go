@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/highbase/highbase/fsm"
@@ -78,9 +79,6 @@ func (l *leading) askBusy(ctx context.Context, st fsm.State) {
 // breakOffEvery is how often clients are broken off again while read_only does not return: some may have come in between.
 const breakOffEvery = 20 * time.Millisecond
 
-// killPatience is how long the first round of that is waited for. A server may take seconds to kill a single client.
-const killPatience = 200 * time.Millisecond
-
 // closeToWrites makes this node read-only for a release. A writing statement or the locks of LOCK TABLES hold read_only up for as long as they
 // last. Then it keeps its turn until the log has gone on, at most for a while: the node serves again after the roll-back, and an action that came
 // in between would fence itself and kill mysqld, as is right only when no roll-back comes.
@@ -91,18 +89,21 @@ func (n *Node) closeToWrites(ctx context.Context, o fsm.Order) error {
 	defer n.store.unwatch(changed)
 	done := make(chan error, 1)
 	go func() { done <- n.cfg.Database.SetReadOnly(limited) }()
+	once := make(chan struct{})
 	if o.Kill {
-		once := make(chan struct{})
 		n.wg.Go(func() { n.breakOffUntil(limited, once) })
-		select {
-		case <-once:
-		case <-time.After(killPatience):
-		}
+	} else {
+		close(once)
 	}
 	for {
 		select {
 		case err := <-done:
 			if err == nil {
+				select {
+				case <-once:
+				default: // some are left
+					n.cutClients(ctx)
+				}
 				return nil
 			}
 			n.awaitPassed(o, changed)
@@ -113,6 +114,50 @@ func (n *Node) closeToWrites(ctx context.Context, o fsm.Order) error {
 				return errors.Join(err, <-done)
 			}
 		}
+	}
+}
+
+// cutting is the killing of clients that goes on in the background.
+type cutting struct {
+	mu     sync.Mutex
+	cancel context.CancelFunc
+}
+
+const (
+	cutPatience = 300 * time.Millisecond // is waited for
+	cutLimit    = 10 * time.Second       // goes on
+)
+
+// cutClients ends the clients of a server that is read-only. They cannot write any more, so one that takes long to kill is not waited for; it is
+// killed all the same, for its locks would hold up the applier.
+func (n *Node) cutClients(ctx context.Context) {
+	c, cancel := context.WithTimeout(n.ctx, cutLimit)
+	n.cutting.mu.Lock()
+	n.cutting.cancel = cancel
+	n.cutting.mu.Unlock()
+	done := make(chan struct{})
+	n.wg.Go(func() {
+		defer cancel()
+		defer close(done)
+		if _, err := n.cfg.Database.KillClients(c); err != nil && !errors.Is(c.Err(), context.Canceled) {
+			n.log.Warn("clients not cut", "error", err.Error())
+		}
+	})
+	patience := time.NewTimer(cutPatience)
+	defer patience.Stop()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	case <-patience.C:
+	}
+}
+
+// stopCutting is due before the server may become writable: who commits then must not be killed.
+func (n *Node) stopCutting() {
+	n.cutting.mu.Lock()
+	defer n.cutting.mu.Unlock()
+	if n.cutting.cancel != nil {
+		n.cutting.cancel()
 	}
 }
 

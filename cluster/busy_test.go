@@ -186,3 +186,23 @@ func TestReleaseWaitsForNoKill(t *testing.T) {
 		t.Error("the release is over, and clients are still to be killed for it")
 	}
 }
+
+// TestFenceWaitsForNoKill, and the killing goes on until it is done or the server may become writable.
+func TestFenceWaitsForNoKill(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	u.serving()
+	u.host.change(func() { u.host.gate = 0 })
+	k := u.host.holdCall("KillClients")
+	if _, err := u.makeReadOnly(u.short(), true); err != nil {
+		t.Fatal(err)
+	}
+	killing := <-k.entered
+	if killing.Err() != nil {
+		t.Error("the killing has ended with the fence")
+	}
+	u.stopCutting()
+	if killing.Err() == nil {
+		t.Error("clients are killed on a server that becomes writable")
+	}
+}

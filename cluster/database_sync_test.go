@@ -59,20 +59,56 @@ func (h *host) CutReplica(ctx context.Context, address string) error {
 	return nil
 }
 
-// Strangers are those that the test has let acknowledge and that nothing keeps out.
-func (h *host) Strangers(ctx context.Context, all, _ []netip.Addr) ([]netip.Addr, error) {
-	if err := h.ask(ctx, "Strangers"); err != nil {
+// CutThread ends the replication of one stranger; the test says who is connected.
+func (h *host) CutThread(ctx context.Context, id uint64) error {
+	if err := h.ask(ctx, "CutThread"); err != nil {
+		return err
+	}
+	defer h.leave()
+	for i, o := range h.strangers {
+		if o.thread == id && h.blocked[o.from.Addr()] {
+			h.strangers = slices.Delete(h.strangers, i, i+1)
+			return nil
+		}
+	}
+	return nil // it is back at once
+}
+
+// Replicas are the members whose packets arrive, and the strangers.
+func (h *host) Replicas(ctx context.Context) ([]Replica, error) {
+	if err := h.ask(ctx, "Replicas"); err != nil {
 		return nil, err
 	}
 	defer h.leave()
-	var out []netip.Addr
-	for _, a := range h.strangers {
-		if slices.Contains(all, a) {
-			h.w.breach("%s: a member is taken for a stranger", h.id)
+	var out []Replica
+	for _, o := range h.w.sorted() {
+		if h.w.connected(o) == h {
+			out = append(out, Replica{ID: uint64(o.server), Host: o.addr.String(), Port: 1000})
 		}
-		if !h.blocked[a] {
-			out = append(out, a)
+	}
+	for _, o := range h.strangers {
+		out = append(out, Replica{ID: o.thread, Host: o.from.Addr().String(), Port: o.from.Port()})
+	}
+	return out, nil
+}
+
+// Inbound: every acknowledgement of a stranger is a byte more at each look.
+func (a address) Inbound() ([]Inbound, error) {
+	if err := a.enter(context.Background(), "Inbound"); err != nil {
+		return nil, err
+	}
+	defer a.leave()
+	a.looks++
+	var out []Inbound
+	for _, o := range a.w.sorted() {
+		out = append(out, Inbound{netip.AddrPortFrom(o.addr, 1000), a.looks})
+	}
+	for _, o := range a.strangers {
+		n := uint64(0)
+		if !a.silent[o.from.Addr()] {
+			n = a.looks
 		}
+		out = append(out, Inbound{o.from, n})
 	}
 	return out, nil
 }

@@ -145,6 +145,7 @@ func (n *Node) openService(ctx context.Context, a fsm.Action, st fsm.State) erro
 	if n.holder.deadline(a.Epoch) == 0 {
 		return errors.New("the lease has run out")
 	}
+	n.stopCutting()
 	if err := n.cfg.Database.SetWritable(ctx); err != nil {
 		return fmt.Errorf("writable: %w", err)
 	}

@@ -101,7 +101,7 @@ func TestBarrierIsPromisedOnBothSides(t *testing.T) {
 		if p := u.host.promised(); p.Held != 1 || p.BarrierEpoch != 0 {
 			t.Errorf("while it is written the disk says %+v", p)
 		}
-		want := []string{"SourceSync", "Strangers", "SetBarrierWritable", "WriteBarrier"}
+		want := []string{"SourceSync", "Replicas", "Inbound", "SetBarrierWritable", "WriteBarrier"}
 		if got := u.host.made(); !slices.Equal(got, want) {
 			t.Errorf("it did %v, want %v", got, want)
 		}

@@ -14,6 +14,7 @@ type executor struct {
 	turn sync.Mutex // held by whoever changes the node
 
 	mu       sync.Mutex
+	none     *sync.Cond              // no order is expected any more; made by expect
 	cancel   context.CancelCauseFunc // of the action in hand, nil for an order
 	expected int                     // orders that have come and have not had their turn yet
 }
@@ -23,23 +24,31 @@ type executor struct {
 func (e *executor) expect() (had func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.none == nil {
+		e.none = sync.NewCond(&e.mu)
+	}
 	e.expected++
 	return sync.OnceFunc(func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		e.expected--
+		e.none.Broadcast()
 	})
 }
 
-// action runs f when its turn comes, under a context that preempt can cancel.
+// action runs f when its turn comes and no order is expected, under a context that preempt can cancel.
 func (e *executor) action(ctx context.Context, f func(context.Context) error) error {
-	e.turn.Lock()
-	defer e.turn.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if !e.begin(cancel) {
-		return errPreempted
+	for {
+		e.turn.Lock()
+		if e.begin(cancel) {
+			break
+		}
+		e.turn.Unlock()
+		e.awaitOrders()
 	}
+	defer e.turn.Unlock()
 	defer e.end()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -66,6 +75,15 @@ func (e *executor) begin(cancel context.CancelCauseFunc) bool {
 	}
 	e.cancel = cancel
 	return true
+}
+
+// awaitOrders returns when no order is expected. Each has its turn soon, or gives up: they are calls with a limit.
+func (e *executor) awaitOrders() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for e.expected > 0 {
+		e.none.Wait()
+	}
 }
 
 func (e *executor) end() {

@@ -135,20 +135,29 @@ func TestStoppingNodeOnlyTakesAway(t *testing.T) {
 func TestActionYieldsToAnOrderThatHasCome(t *testing.T) {
 	var e executor
 	ctx := context.Background()
-	ran := false
-	act := func(context.Context) error { ran = true; return nil }
+	var ran []string // under the executor's turn
 	first, second := e.expect(), e.expect()
-	if err := e.action(ctx, act); !errors.Is(err, errPreempted) || ran {
-		t.Errorf("before the orders' turn: error %v, ran %t", err, ran)
+	acted := make(chan error, 1)
+	begun := make(chan struct{})
+	go func() {
+		close(begun)
+		acted <- e.action(ctx, func(context.Context) error { ran = append(ran, "action"); return nil })
+	}()
+	<-begun
+	for _, had := range []func(){first, second} {
+		err := e.order(ctx, func(context.Context) error { had(); had(); ran = append(ran, "order"); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	first()
-	first() // again is harmless
-	if err := e.action(ctx, act); !errors.Is(err, errPreempted) || ran {
-		t.Errorf("before the second order's turn: error %v, ran %t", err, ran)
+	if err := <-acted; err != nil {
+		t.Fatal(err)
 	}
-	second()
-	if err := e.action(ctx, act); err != nil || !ran {
-		t.Errorf("after it: error %v, ran %t", err, ran)
+	if want := []string{"order", "order", "action"}; !slices.Equal(ran, want) {
+		t.Errorf("%v, want %v", ran, want)
+	}
+	if err := e.action(ctx, func(context.Context) error { return nil }); err != nil {
+		t.Error(err)
 	}
 }
 

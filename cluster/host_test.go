@@ -53,7 +53,9 @@ type host struct {
 	held      bool
 	insists   bool
 	blocked   map[netip.Addr]bool
-	strangers []netip.Addr // acknowledge and are nobody's
+	strangers []dump              // replicas that are nobody's ...
+	silent    map[netip.Addr]bool // ... and do not acknowledge
+	looks     uint64              // at what has arrived
 	portGated bool
 	claimed   func(netip.Addr)
 	opened    int

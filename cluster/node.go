@@ -55,6 +55,7 @@ type Node struct {
 	sync     syncState
 
 	strangers strangers
+	cutting   cutting
 
 	rebuilds  *rebuilds
 	donations *donations

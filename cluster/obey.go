@@ -213,12 +213,7 @@ func (n *Node) makeReadOnly(ctx context.Context, certain bool) (string, error) {
 		}
 		cancel()
 		if err == nil {
-			// They cannot write any more: one that takes long to kill is not waited for.
-			c, cancel := context.WithTimeout(ctx, readOnlyLimit)
-			defer cancel()
-			if _, err := n.cfg.Database.KillClients(c); err != nil {
-				n.log.Warn("clients not cut", "error", err.Error())
-			}
+			n.cutClients(ctx)
 			return "mysqld is read-only and no commit waits", nil
 		}
 		if ctx.Err() != nil {

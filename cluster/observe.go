@@ -33,7 +33,7 @@ func (n *Node) observation() fsm.Observation {
 	}
 	o.Leaving = n.leaving.Load()
 	o.Server = n.cfg.Prober.Server()
-	o.Server.Problems = slices.Concat(o.Server.Problems, n.strangers.problems())
+	o.Server.Problems = slices.Concat(o.Server.Problems, n.strangers.problems(now()))
 	o.Incarnation, o.Whole = n.incarnation(o.Server, p)
 	o.Held = p.own()
 	o.Rebuild = n.rebuilds.need(p)

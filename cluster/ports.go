@@ -48,9 +48,10 @@ type Database interface {
 	// CutReplica ends the replication of everybody at the address host from this source; after success nobody there acknowledges. A replica that
 	// is not blocked is back at once.
 	CutReplica(ctx context.Context, host string) error
-	// Strangers lists the addresses outside all from which somebody replicates whose acknowledgement this server counts as if it came from one of
-	// counted, which are those of all that may acknowledge. Where the server does not tell one replica from another, it may name one too many.
-	Strangers(ctx context.Context, all, counted []netip.Addr) ([]netip.Addr, error)
+	// CutThread is the same for one dump thread, by its number.
+	CutThread(ctx context.Context, id uint64) error
+	// Replicas lists who replicates from here.
+	Replicas(ctx context.Context) ([]Replica, error)
 	// FollowDelayed is Follow for a replica that an operator delays: draining would take as long as the delay, so what was received and is
 	// not applied may be dropped. Only towards a source that holds everything acknowledged; the replica counts as another incarnation after it.
 	FollowDelayed(ctx context.Context, host string, port uint16, sync bool) error
@@ -94,6 +95,19 @@ type Database interface {
 	FinishRewind(ctx context.Context) error
 }
 
+// Replica is one replica that is connected to this host's mysqld.
+type Replica struct {
+	ID   uint64 // of its dump thread
+	Host string // address, or a name where the server resolves names
+	Port uint16 // of the client's end of the connection, 0 when not shown
+}
+
+// Inbound is a connection to this host's mysqld, and how many bytes have arrived over it.
+type Inbound struct {
+	Remote   netip.AddrPort
+	Received uint64
+}
+
 // Service starts and stops this host's mysqld. Nothing else may.
 type Service interface {
 	// Start starts mysqld read-only and not replicating, and returns when it answers or ctx ends. rewind lets its recovery roll back what was
@@ -133,6 +147,8 @@ type Addresser interface {
 	Sever() (int, error)
 	// SeverPeer destroys the sockets of replication traffic with a host.
 	SeverPeer(host netip.Addr) (int, error)
+	// Inbound lists the connections to this host's mysqld.
+	Inbound() ([]Inbound, error)
 	// GatePort puts the server's port on all of this host's own addresses behind the gate too, for everybody but the other nodes: at once, so
 	// without a lease connections are reset. It lasts until it is taken back, over restarts of hbd and clean stops.
 	GatePort(on bool) error

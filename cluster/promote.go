@@ -86,7 +86,7 @@ func (n *Node) barrier(ctx context.Context, a fsm.Action) error {
 		sv = n.cfg.Prober.Server()
 	}
 	if err := n.keepStrangersOut(ctx); errors.Is(err, errNotAsked) {
-		// A name service that is down must not hold up a takeover; it is asked again every second.
+		// It must not hold up a takeover; it is looked again every second.
 		n.log.Warn("barrier without knowing whether anybody outside the cluster acknowledges", "epoch", a.Epoch, "error", err.Error())
 	} else if err != nil {
 		return err

@@ -13,197 +13,240 @@ import (
 )
 
 const (
-	// strangerLook is how often a primary looks for strangers.
-	strangerLook = time.Second
+	// strangerLook is how often a primary looks for strangers, and strangerShare how much of its time that may take at most: the list of a server
+	// with very many clients is long.
+	strangerLook  = time.Second
+	strangerShare = 100
+	// strangerAsk bounds the question.
+	strangerAsk = 500 * time.Millisecond
 	// strangerPause is how long one is kept out before it is looked at again, doubled each time up to maxStrangerPause: it cannot be seen while it is
-	// out whether it still acknowledges, and one that does is heard for up to strangerLook each time.
+	// out whether it still acknowledges, and one that does is heard for up to two looks each time.
 	strangerPause    = 10 * time.Second
 	maxStrangerPause = 10 * time.Minute
-	// strangerAsk bounds the question: where the server resolves names, it needs the name service.
-	strangerAsk = 500 * time.Millisecond
 )
 
 // errNotAsked: nothing is known of who acknowledges.
-var errNotAsked = errors.New("asking who acknowledges")
+var errNotAsked = errors.New("looking for who acknowledges")
 
-// strangers are the hosts outside the cluster that acknowledged what this server committed. The servers count acknowledgements and not who sends
-// them, so that a write which only a stranger holds would be reported to its client as safe, and be lost with this host.
+// strangers are the hosts outside the cluster that acknowledge what this server commits. The servers count acknowledgements and not who sends them,
+// so that a write which only a stranger holds would be reported to its client as safe, and be lost with this host. They do not tell who acknowledges
+// either (MariaDB only how many do). The kernel does: over the connection of a replica nothing arrives after its request but acknowledgements.
 type strangers struct {
+	look sync.Mutex // one look at a time
+
 	mu    sync.Mutex
+	heard map[dump]uint64 // bytes that had arrived at the last look
 	known map[netip.Addr]stranger
 }
 
-type stranger struct {
-	out   bool
-	until fsm.Instant // kept out until
-	times int         // how often, lately
+// dump is one replica's connection.
+type dump struct {
+	thread uint64
+	from   netip.AddrPort
 }
 
-// watchStrangers keeps them out for as long as this node is primary, and lets them in again when it no longer is.
+type stranger struct {
+	out   bool        // blocked
+	until fsm.Instant // kept out until
+	times int         // how often, lately
+	seen  fsm.Instant // it acknowledged
+	let   fsm.Instant // it was let in
+	why   string      // why it is not blocked, "" when it is or need not be
+}
+
+// watchStrangers keeps them out for as long as this node is primary.
 func (n *Node) watchStrangers(ctx context.Context) {
-	tick := time.NewTicker(strangerLook)
-	defer tick.Stop()
+	timer := time.NewTimer(strangerLook)
+	defer timer.Stop()
+	last := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
-		if err := n.lookForStrangers(ctx); err != nil && ctx.Err() == nil {
-			n.log.Warn("it is not known whether anybody outside the cluster acknowledges", "error", err.Error())
+		begin := now()
+		err := n.lookForStrangers(ctx)
+		if said := errText(err); said != last && ctx.Err() == nil {
+			last = said
+			if err != nil {
+				n.log.Warn("strangers", "error", said)
+			}
 		}
+		timer.Reset(max(strangerLook, strangerShare*(now()-begin)))
 	}
 }
 
+// lookForStrangers is one turn: look, keep out, let in whose time is over. Nobody is let in unless a look succeeds, and one let in a short while ago
+// is kept out again while none does.
 func (n *Node) lookForStrangers(ctx context.Context) error {
-	st, sv := n.store.State(), n.cfg.Prober.Server()
-	primary := st.Primary == n.cfg.Node
-	if err := n.releaseStrangers(primary); err != nil {
+	blocked, err := n.blockedStrangers()
+	if err != nil {
 		return err
 	}
-	if !primary || sv.State != fsm.ServerUp || sv.HasReplication || !sv.SourceSync {
+	sv := n.cfg.Prober.Server()
+	if counts := n.store.State().Primary == n.cfg.Node && !sv.HasReplication; !counts {
+		// A server that may still be writable, or that is not seen, goes on counting.
+		if n.fresh.Load() && sv.State == fsm.ServerUp && sv.HasReplication {
+			return n.letIn(blocked)
+		}
+		return nil
+	}
+	if sv.State != fsm.ServerUp {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, shortAction)
 	defer cancel()
-	return n.keepStrangersOut(ctx)
+	err = n.keepStrangersOut(ctx)
+	if errors.Is(err, errNotAsked) {
+		return errors.Join(err, n.blockAgain())
+	}
+	due := slices.DeleteFunc(blocked, func(a netip.Addr) bool { return !n.strangers.due(a, now()) })
+	return errors.Join(err, n.letIn(due))
 }
 
-// keepStrangersOut makes sure, by a look taken now, that nobody outside the cluster acknowledges: whoever does is blocked at the kernel, as a member
-// that leaves the sync set is, and its dump threads are ended. After success none of them is heard here.
+// keepStrangersOut makes sure, by a look taken now, that nobody outside the cluster who was heard to acknowledge is connected.
 func (n *Node) keepStrangersOut(ctx context.Context) error {
-	all, counted, err := n.memberAddrs()
-	if err != nil {
-		return err
-	}
-	c, cancel := context.WithTimeout(ctx, strangerAsk)
-	found, err := n.cfg.Database.Strangers(c, all, counted)
-	cancel()
+	n.strangers.look.Lock()
+	defer n.strangers.look.Unlock()
+	found, err := n.heardStrangers(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNotAsked, err)
 	}
 	var errs []error
-	for _, addr := range found {
-		errs = append(errs, n.keepOut(ctx, addr))
+	for _, d := range found {
+		errs = append(errs, n.keepOut(ctx, d))
 	}
 	return errors.Join(errs...)
 }
 
-func (n *Node) keepOut(ctx context.Context, addr netip.Addr) error {
-	pause := n.strangers.keep(addr, now())
-	n.log.Error("a replica that is none of the cluster's acknowledges commits: it is kept out", "host", addr, "for", pause, "mend", strangerMend)
+// heardStrangers are the replicas outside the cluster over whose connection something has arrived since the last look.
+func (n *Node) heardStrangers(ctx context.Context) (found []dump, err error) {
+	ctx, cancel := context.WithTimeout(ctx, strangerAsk)
+	defer cancel()
+	replicas, err := n.cfg.Database.Replicas(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var conns []Inbound
+	if len(replicas) > 0 {
+		if conns, err = n.cfg.Addresser.Inbound(); err != nil {
+			return nil, err
+		}
+	}
+	heard := map[dump]uint64{}
+	s := &n.strangers
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range replicas {
+		c, ok := connectionOf(r, conns)
+		if !ok || n.isMember(c.Remote.Addr()) {
+			continue
+		}
+		d := dump{r.ID, c.Remote}
+		heard[d] = c.Received
+		if before, known := s.heard[d]; known && c.Received > before {
+			found = append(found, d)
+		}
+	}
+	s.heard = heard
+	return found, nil
+}
+
+// connectionOf finds a replica's connection by the client's port, and by its address where the server shows one: where it shows a name, that is not
+// asked about. Two that differ in nothing else are left alone.
+func connectionOf(r Replica, conns []Inbound) (found Inbound, ok bool) {
+	addr, err := netip.ParseAddr(r.Host)
+	for _, c := range conns {
+		if r.Port == 0 || c.Remote.Port() != r.Port || err == nil && c.Remote.Addr() != addr.Unmap() {
+			continue
+		}
+		if ok {
+			return Inbound{}, false
+		}
+		found, ok = c, true
+	}
+	return found, ok
+}
+
+// keepOut blocks a stranger at the kernel, as a member that leaves the sync set is, and ends its dump thread.
+func (n *Node) keepOut(ctx context.Context, d dump) error {
+	addr := d.from.Addr()
+	err := n.blockStranger(addr)
+	pause := n.strangers.heardFrom(addr, now(), err)
+	n.log.Error("a replica that is none of the cluster's acknowledges commits", "host", addr, "kept_out_for", pause, "error", errText(err), "mend", strangerMend)
+	if cut := n.cfg.Database.CutThread(ctx, d.thread); cut != nil {
+		return errors.Join(err, fmt.Errorf("ending what is left of the stranger at %s: %w", addr, cut))
+	}
+	if errors.Is(err, errCannotBlock) {
+		return nil // nothing more can be done, and it is told
+	}
+	return err
+}
+
+// errCannotBlock: this host's kernel cannot keep it out.
+var errCannotBlock = errors.New("it cannot be blocked")
+
+func (n *Node) blockStranger(addr netip.Addr) error {
+	switch {
+	case addr.IsLoopback() || n.isOwn(addr):
+		return fmt.Errorf("%w: it is on this host", errCannotBlock)
+	case !n.cfg.Addresser.KernelGate():
+		return fmt.Errorf("%w: this host has no kernel gate", errCannotBlock)
+	}
 	if err := n.cfg.Addresser.Block(addr); err != nil {
 		return fmt.Errorf("blocking the stranger at %s: %w", addr, err)
 	}
 	if _, err := n.cfg.Addresser.SeverPeer(addr); err != nil {
 		return fmt.Errorf("cutting the stranger at %s: %w", addr, err)
 	}
-	if err := n.cfg.Database.CutReplica(ctx, addr.String()); err != nil {
-		return fmt.Errorf("ending what is left of the stranger at %s: %w", addr, err)
-	}
 	return nil
 }
 
-// memberAddrs are the addresses of the other data nodes, and of those whose acknowledgement counts.
-func (n *Node) memberAddrs() (all, counted []netip.Addr, err error) {
-	st := n.store.State()
-	for _, m := range n.cfg.Peers {
-		if m.ID == n.cfg.Node || m.Role == fsm.RoleWitness {
-			continue
-		}
-		addr, err := netip.ParseAddr(m.Address)
-		if err != nil {
-			return nil, nil, err
-		}
-		all = append(all, addr)
-		if st.MayAcknowledge(m.ID) {
-			counted = append(counted, addr)
-		}
+func (n *Node) isOwn(addr netip.Addr) bool {
+	if slices.ContainsFunc(n.cfg.Addresser.Addresses(), func(a Address) bool { return a.IP == addr }) {
+		return true
 	}
-	return all, counted, nil
+	own, err := netip.ParseAddr(n.self.Address)
+	return err == nil && own.Unmap() == addr
 }
 
-// releaseStrangers lets in whose time is over, and everybody where this node is not primary. A block that an earlier run of hbd left gets its time anew.
-func (n *Node) releaseStrangers(primary bool) error {
+// isMember: the sync set decides about the other data nodes.
+func (n *Node) isMember(addr netip.Addr) bool {
+	return slices.ContainsFunc(n.cfg.Peers, func(m fsm.Member) bool {
+		a, err := netip.ParseAddr(m.Address)
+		return err == nil && a.Unmap() == addr && m.ID != n.cfg.Node && m.Role != fsm.RoleWitness
+	})
+}
+
+// blockedStrangers are the blocked hosts that are no members, as the kernel has them. Where that cannot be told nobody was blocked.
+func (n *Node) blockedStrangers() ([]netip.Addr, error) {
+	if !n.cfg.Addresser.KernelGate() {
+		return nil, nil
+	}
 	blocked, err := n.cfg.Addresser.Blocked()
 	if err != nil {
-		return fmt.Errorf("reading the blocked hosts: %w", err)
+		return nil, fmt.Errorf("reading the blocked hosts: %w", err)
 	}
+	blocked = slices.DeleteFunc(slices.Clone(blocked), n.isMember)
+	n.strangers.are(blocked, now())
+	return blocked, nil
+}
+
+func (n *Node) letIn(addrs []netip.Addr) error {
 	var errs []error
-	for _, addr := range blocked {
-		if n.isPeer(addr) {
-			continue
-		}
-		if !primary || n.strangers.over(addr, now()) {
-			errs = append(errs, n.cfg.Addresser.Unblock(addr))
-			n.strangers.letIn(addr, now())
-		}
+	for _, a := range addrs {
+		errs = append(errs, n.cfg.Addresser.Unblock(a))
+		n.strangers.wasLetIn(a, now())
 	}
 	return errors.Join(errs...)
 }
 
-func (n *Node) isPeer(addr netip.Addr) bool {
-	return slices.ContainsFunc(n.cfg.Peers, func(m fsm.Member) bool {
-		a, err := netip.ParseAddr(m.Address)
-		return err == nil && a.Unmap() == addr.Unmap()
-	})
-}
-
-// keep notes that somebody is kept out from now, and for how long.
-func (s *strangers) keep(addr netip.Addr, at fsm.Instant) time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.known == nil {
-		s.known = map[netip.Addr]stranger{}
+// blockAgain keeps those out that were let in a short while ago to be looked at.
+func (n *Node) blockAgain() error {
+	var errs []error
+	for _, a := range n.strangers.onTrial(now()) {
+		errs = append(errs, n.blockStranger(a))
 	}
-	e := s.known[addr]
-	if at > e.until+maxStrangerPause {
-		e.times = 0 // another occasion
-	}
-	pause := min(strangerPause<<e.times, maxStrangerPause)
-	s.known[addr] = stranger{out: true, times: min(e.times+1, 10), until: at + pause}
-	return pause
-}
-
-// over tells whether somebody has been kept out for long enough; one not known yet begins its time.
-func (s *strangers) over(addr netip.Addr, at fsm.Instant) bool {
-	s.mu.Lock()
-	e := s.known[addr]
-	s.mu.Unlock()
-	if !e.out {
-		s.keep(addr, at)
-	}
-	return e.out && at >= e.until
-}
-
-// letIn remembers how often it was kept out, for a while.
-func (s *strangers) letIn(addr netip.Addr, at fsm.Instant) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for a, e := range s.known {
-		if a == addr {
-			e.out = false
-			s.known[a] = e
-		}
-		if !e.out && at > e.until+maxStrangerPause {
-			delete(s.known, a)
-		}
-	}
-}
-
-const strangerMend = "switch its semi-sync off (rpl_semi_sync_slave_enabled, rpl_semi_sync_replica_enabled) and restart its replication"
-
-// problems names in words who is kept out.
-func (s *strangers) problems() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out []string
-	for addr, e := range s.known {
-		if !e.out {
-			continue
-		}
-		out = append(out, fmt.Sprintf("a replica at %s is none of the cluster's and acknowledged commits: it is kept out; %s", addr, strangerMend))
-	}
-	slices.Sort(out)
-	return out
+	return errors.Join(errs...)
 }

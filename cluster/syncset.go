@@ -49,7 +49,7 @@ func (n *Node) confirmed(st fsm.State) []fsm.NodeID {
 	return out
 }
 
-// blockedNodes are the nodes whose replication traffic this host's kernel resets.
+// blockedNodes are the other data nodes whose replication traffic this host's kernel resets.
 func (n *Node) blockedNodes() ([]fsm.NodeID, error) {
 	addrs, err := n.cfg.Addresser.Blocked()
 	if err != nil {
@@ -57,6 +57,9 @@ func (n *Node) blockedNodes() ([]fsm.NodeID, error) {
 	}
 	var out []fsm.NodeID
 	for _, m := range n.cfg.Peers {
+		if m.ID == n.cfg.Node || m.Role == fsm.RoleWitness {
+			continue // whoever is blocked there is a stranger
+		}
 		if a, err := netip.ParseAddr(m.Address); err == nil && slices.Contains(addrs, a) {
 			out = append(out, m.ID)
 		}
@@ -165,8 +168,10 @@ func (n *Node) prepare(ctx context.Context) error {
 	if sv := n.cfg.Prober.Look(ctx); sv.State != fsm.ServerUp || sv.HasReplication || st.SourceAcks() > 0 && (!sv.SourceSync || sv.Acks < st.SourceAcks()) {
 		return fmt.Errorf("mysqld is %s and waits for %d acknowledgements, %d are to be waited for", sv.State, sv.Acks, st.SourceAcks())
 	}
-	if err := n.keepStrangersOut(ctx); err != nil {
-		return err
+	if c.Kind != fsm.ChangeAcks || c.Acks > 0 { // with 0 nobody's acknowledgement matters any more
+		if err := n.keepStrangersOut(ctx); err != nil && !errors.Is(err, errNotAsked) {
+			return err
+		}
 	}
 	at, err := n.cfg.Database.Written(ctx)
 	if err != nil {

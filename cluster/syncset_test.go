@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -24,6 +25,13 @@ func (u *unit) intend(c fsm.Intend) uint64 {
 	u.t.Helper()
 	c.Epoch = u.store.State().Epoch
 	return u.apply(fsm.Command{Intend: &c})
+}
+
+// degraded commits that nobody acknowledges.
+func (u *unit) degraded() {
+	u.t.Helper()
+	u.intend(fsm.Intend{Kind: fsm.ChangeAcks, Acks: 0})
+	u.complete()
 }
 
 // complete commits what is intended, held by all members.
@@ -126,7 +134,7 @@ func TestSetBlocks(t *testing.T) {
 func TestPrepareReadsThePositionLast(t *testing.T) {
 	u := primary(t)
 	index := u.intend(fsm.Intend{Kind: fsm.ChangeShrink, Node: "db3"})
-	steps := []string{"Block", "SeverPeer", "CutReplica", "Strangers", "Position"}
+	steps := []string{"Block", "SeverPeer", "CutReplica", "Replicas", "Position"}
 	u.host.expect(steps...)
 	if err := u.prepare(u.short()); err != nil {
 		t.Fatal(err)
@@ -155,12 +163,23 @@ func TestPrepareRefuses(t *testing.T) {
 		{"it cannot be blocked", func(u *unit) { u.intend(shrink); u.host.fail("Block", errBroken) }, "blocking"},
 		{"it cannot be cut", func(u *unit) { u.intend(shrink); u.host.fail("SeverPeer", errBroken) }, "cutting"},
 		{"a stranger cannot be kept out", func(u *unit) {
+			u.stranger(outside, 1, false)
+			u.looks()
+			u.host.change(func() { u.host.blocked[outside] = false })
+			u.stranger(outside, 2, false)
+			u.strangers.heard = map[dump]uint64{{2, netip.AddrPortFrom(outside, 2002)}: 0}
+			u.host.fail("Block", errBroken)
+			u.degraded()
+			u.intend(fsm.Intend{Kind: fsm.ChangeAcks, Acks: 1})
+		}, "blocking the stranger"},
+		{"to none, a stranger cannot be kept out", func(u *unit) {
 			u.intend(fsm.Intend{Kind: fsm.ChangeAcks, Acks: 0})
-			u.stranger()
+			u.stranger(outside, 1, false)
+			u.strangers.heard = map[dump]uint64{{1, netip.AddrPortFrom(outside, 2001)}: 0}
 			u.host.change(func() { u.host.portGated = true })
 			u.host.fail("Block", errBroken)
-		}, "blocking the stranger"},
-		{"who acknowledges is not known", func(u *unit) { u.intend(shrink); u.host.fail("Strangers", errBroken) }, "asking who acknowledges"},
+		}, ""},
+		{"who replicates is not known", func(u *unit) { u.intend(shrink); u.host.fail("Replicas", errBroken) }, ""},
 		{"its dump thread may be left", func(u *unit) { u.intend(shrink); u.host.fail("CutReplica", errBroken) }, "what is left"},
 		{"the position is not known", func(u *unit) { u.intend(shrink); u.host.fail("Position", errBroken) }, "broken"},
 		{"an outsider is not blocked", func(u *unit) {

@@ -36,10 +36,6 @@ type dialect interface {
 	// loadSemiSync makes semi-sync available; MariaDB has it built in.
 	loadSemiSync(ctx context.Context, q querier) error
 
-	// markSemiSync fills in which of the replicas asked to acknowledge, where
-	// the server tells.
-	markSemiSync(ctx context.Context, q querier, found []Replica) error
-
 	// change gives the CHANGE statement that points the server, which says st, at
 	// src. It names no more than must change. appliesOn tells that the applier goes
 	// on running during it.

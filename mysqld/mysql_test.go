@@ -108,6 +108,9 @@ func TestStatusBehindAnAccountStatement(t *testing.T) {
 			t.Fatalf("%+v", st)
 		}
 		n.must(n.Alive(ctx))
+		if _, err := n.Replicas(ctx); err != nil {
+			t.Fatal(err)
+		}
 	})
 }
 

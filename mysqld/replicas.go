@@ -2,23 +2,12 @@ package mysqld
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
-)
-
-// Known is an answer that a server may not be able to give.
-type Known string
-
-// The answers.
-const (
-	KnownYes Known = "yes"
-	KnownNo  Known = "no"
-	Unknown  Known = "unknown"
 )
 
 // Replica is one replica that is connected to this server: one binlog dump
@@ -31,28 +20,12 @@ type Replica struct {
 	// Port is that of the client's end of the connection, not of its server; 0
 	// when the server does not show it.
 	Port uint16
-	// SemiSync tells whether it asked to acknowledge. MariaDB does not say.
-	SemiSync Known
 }
 
 // Replicas lists who replicates from here, from SHOW PROCESSLIST: it needs no
 // temporary table (docs/SERVERS.md, process list) and shows every thread, also
 // where performance_schema is off. The account needs PROCESS, or it sees nobody.
-// The number of semi-sync clients, all that MariaDB gives, is
-// Status.SemiSyncClients.
 func (s *Server) Replicas(ctx context.Context) ([]Replica, error) {
-	found, err := s.dumpThreads(ctx)
-	if err != nil || len(found) == 0 {
-		return nil, err
-	}
-	if err := s.dialect.markSemiSync(ctx, s.db, found); err != nil {
-		return nil, fmt.Errorf("asking %s which replicas acknowledge: %w", s.target(), err)
-	}
-	return found, nil
-}
-
-// dumpThreads are the replicas without what only another question tells.
-func (s *Server) dumpThreads(ctx context.Context) ([]Replica, error) {
 	all, err := rows(ctx, s.db, "SHOW PROCESSLIST")
 	if err != nil {
 		return nil, fmt.Errorf("listing the replicas of %s: %w", s.target(), err)
@@ -71,7 +44,7 @@ func sendsBinlog(r record) bool { return strings.HasPrefix(r["Command"], "Binlog
 
 func replicaOf(r record) Replica {
 	host, port := splitClient(r["Host"])
-	return Replica{ID: r.number("Id"), Host: host, Port: port, SemiSync: Unknown}
+	return Replica{ID: r.number("Id"), Host: host, Port: port}
 }
 
 // splitClient takes the process list's form of a client: "address:port", the
@@ -103,17 +76,33 @@ func (s *Server) CutReplica(ctx context.Context, host string) (cut int, err erro
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	c := cutting{server: s, addr: plain(addr)}
+	addr = plain(addr)
+	c := cutting{server: s, is: func(r Replica) (bool, error) {
+		at, err := clientAddrs(ctx, r.Host)
+		return slices.Contains(at, addr), err
+	}}
 	if err := poll(ctx, func() (bool, error) { return c.round(ctx) }); err != nil {
 		return len(c.killed), fmt.Errorf("cutting the replica at %s (%d dump threads killed, %d left): %w", host, len(c.killed), c.left, err)
 	}
 	return len(c.killed), nil
 }
 
-// cutting is one CutReplica under way.
+// CutThread is CutReplica for one dump thread by its number (Replica.ID), wherever
+// its client is. That there is none is success.
+func (s *Server) CutThread(ctx context.Context, id uint64) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	c := cutting{server: s, is: func(r Replica) (bool, error) { return r.ID == id, nil }}
+	if err := poll(ctx, func() (bool, error) { return c.round(ctx) }); err != nil {
+		return fmt.Errorf("ending dump thread %d: %w", id, err)
+	}
+	return nil
+}
+
+// cutting is one CutReplica or CutThread under way.
 type cutting struct {
 	server *Server
-	addr   netip.Addr
+	is     func(Replica) (bool, error) // those to cut
 	killed []uint64
 	left   int // at the last look
 }
@@ -133,7 +122,7 @@ func (c *cutting) round(ctx context.Context) (done bool, err error) {
 		if !ending && !byOthers && !sendsBinlog(r) {
 			continue
 		}
-		if same, err := c.isAt(ctx, replicaOf(r).Host); err != nil {
+		if same, err := c.is(replicaOf(r)); err != nil {
 			return false, err
 		} else if !same {
 			continue
@@ -148,12 +137,6 @@ func (c *cutting) round(ctx context.Context) (done bool, err error) {
 		c.killed = append(c.killed, id)
 	}
 	return c.left == 0, nil
-}
-
-// isAt tells whether a client of the process list is at the address.
-func (c *cutting) isAt(ctx context.Context, client string) (bool, error) {
-	at, err := clientAddrs(ctx, client)
-	return slices.Contains(at, c.addr), err
 }
 
 // clientAddrs is where a client of the process list may be: one address, or those
@@ -174,43 +157,3 @@ func clientAddrs(ctx context.Context, client string) ([]netip.Addr, error) {
 
 // plain is an address in the one form in which it can be compared.
 func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
-
-// errNoThreads is returned where performance_schema shows less than there is.
-var errNoThreads = errors.New("performance_schema does not show the server's own threads; set performance_schema=ON")
-
-// markSemiSync: MariaDB shows no other session's variables.
-func (mariadb) markSemiSync(context.Context, querier, []Replica) error { return nil }
-
-// mysqlSemiSync has a row for every thread of a client, with the variable that a
-// replica sets before it asks for the binary log, under its two names.
-const mysqlSemiSync = `SELECT t.PROCESSLIST_ID AS id, MAX(v.VARIABLE_VALUE) AS semi_sync FROM performance_schema.threads t
- LEFT JOIN performance_schema.user_variables_by_thread v
- ON v.THREAD_ID = t.THREAD_ID AND v.VARIABLE_NAME IN ('rpl_semi_sync_replica', 'rpl_semi_sync_slave')
- WHERE t.PROCESSLIST_ID IS NOT NULL GROUP BY t.PROCESSLIST_ID`
-
-// markSemiSync leaves a thread unknown that performance_schema does not show: it
-// is gone by now, or there was no room for it.
-func (mysqlDialect) markSemiSync(ctx context.Context, q querier, found []Replica) error {
-	all, err := rows(ctx, q, mysqlSemiSync)
-	if err != nil {
-		return err
-	}
-	return markThreads(found, all)
-}
-
-func markThreads(found []Replica, threads []record) error {
-	if len(threads) == 0 { // not even ours
-		return errNoThreads
-	}
-	for _, r := range threads {
-		i := slices.IndexFunc(found, func(f Replica) bool { return f.ID == r.number("id") })
-		if i < 0 {
-			continue
-		}
-		found[i].SemiSync = KnownNo
-		if r.yes("semi_sync") {
-			found[i].SemiSync = KnownYes
-		}
-	}
-	return nil
-}

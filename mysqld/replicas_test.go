@@ -7,9 +7,9 @@ import (
 )
 
 // twoAddresses is a source with a replica at each of two addresses of this host.
-func twoAddresses(t *testing.T, k *kind) (source, at4, at6 *node) {
+func twoAddresses(t *testing.T) (source, at4, at6 *node) {
 	t.Helper()
-	source, at4, at6 = newNode(t, k, 1, "--bind-address=127.0.0.1,::1"), newNode(t, k, 2), newNode(t, k, 3)
+	source, at4, at6 = newNode(t, kinds[0], 1, "--bind-address=127.0.0.1,::1"), newNode(t, kinds[0], 2), newNode(t, kinds[0], 3)
 	for _, n := range []*node{source, at4, at6} {
 		n.start(StartOptions{})
 	}
@@ -31,10 +31,10 @@ func (n *node) replicas(host string) []Replica {
 
 func TestCutReplica(t *testing.T) {
 	t.Parallel()
-	source, at4, at6 := twoAddresses(t, kinds[0])
+	source, at4, at6 := twoAddresses(t)
 	ctx := testContext(t)
 	cut, kept := source.replicas("127.0.0.1"), source.replicas("::1")
-	if len(cut) != 1 || len(kept) != 1 || cut[0].Port == 0 || kept[0].Port == 0 || cut[0].SemiSync != Unknown {
+	if len(cut) != 1 || len(kept) != 1 || cut[0].Port == 0 || kept[0].Port == 0 {
 		t.Fatalf("replicas %+v and %+v", cut, kept)
 	}
 	if clients := source.status().SemiSyncClients; clients != 1 {
@@ -106,6 +106,27 @@ func TestCutReplicaReturnsWhenNotBlocked(t *testing.T) {
 		return len(now) == 1 && len(before) == 1 && now[0].ID != before[0].ID
 	})
 	nodes[1].connected(true) // and it acknowledges again
+}
+
+// TestCutThread ends one and no other.
+func TestCutThread(t *testing.T) {
+	eachServer(t, func(t *testing.T, k *kind) {
+		nodes := cluster(t, k, 3, true)
+		source := nodes[0]
+		ctx := testContext(t)
+		before, err := source.Replicas(ctx)
+		source.must(err)
+		if len(before) != 2 || before[0].Port == 0 || before[0].Port == before[1].Port {
+			t.Fatalf("replicas %+v", before)
+		}
+		source.must(source.CutThread(ctx, before[0].ID))
+		now, err := source.Replicas(ctx)
+		source.must(err)
+		if slices.ContainsFunc(now, func(r Replica) bool { return r.ID == before[0].ID }) || !slices.Contains(now, before[1]) {
+			t.Fatalf("replicas %+v, before %+v", now, before)
+		}
+		source.must(source.CutThread(ctx, before[0].ID)) // again is harmless
+	})
 }
 
 func TestCutReplicaKnownByName(t *testing.T) {
@@ -249,22 +270,5 @@ func TestSplitClient(t *testing.T) {
 		if host, port := splitClient(client); host != want.Host || port != want.Port {
 			t.Errorf("%q: %q, %d", client, host, port)
 		}
-	}
-}
-
-func TestMarkThreads(t *testing.T) {
-	t.Parallel()
-	found := []Replica{{ID: 7, SemiSync: Unknown}, {ID: 8, SemiSync: Unknown}, {ID: 9, SemiSync: Unknown}}
-	threads := []record{{"id": "5"}, {"id": "7", "semi_sync": "1"}, {"id": "8"}}
-	if err := markThreads(found, threads); err != nil {
-		t.Fatal(err)
-	}
-	for i, want := range []Known{KnownYes, KnownNo, Unknown} {
-		if found[i].SemiSync != want {
-			t.Errorf("%+v, want %s", found[i], want)
-		}
-	}
-	if err := markThreads(found, nil); !errors.Is(err, errNoThreads) {
-		t.Errorf("performance_schema off: %v", err)
 	}
 }

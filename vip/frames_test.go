@@ -93,6 +93,7 @@ func FuzzNetlink(f *testing.F) {
 		_, _, _ = chainLine(1, b)
 		_, _, _ = ruleLine(1, b)
 		_, _ = parseSocket(b)
+		_, _ = bytesReceived(b)
 		_ = eachMessage(b, func(_, _ uint16, _ uint32, _ []byte) error { return nil })
 	})
 }

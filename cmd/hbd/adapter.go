@@ -135,9 +135,22 @@ func (d *database) CutReplica(ctx context.Context, host string) error {
 	return err
 }
 
-// Strangers implements cluster.Database.
-func (d *database) Strangers(ctx context.Context, all, counted []netip.Addr) ([]netip.Addr, error) {
-	return d.server.Strangers(ctx, mysqld.Members{All: all, Counted: counted})
+// CutThread implements cluster.Database.
+func (d *database) CutThread(ctx context.Context, id uint64) error {
+	return d.server.CutThread(ctx, id)
+}
+
+// Replicas implements cluster.Database.
+func (d *database) Replicas(ctx context.Context) ([]cluster.Replica, error) {
+	found, err := d.server.Replicas(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]cluster.Replica, 0, len(found))
+	for _, r := range found {
+		out = append(out, cluster.Replica(r))
+	}
+	return out, nil
 }
 
 // MendSettings implements cluster.Database.

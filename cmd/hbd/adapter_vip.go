@@ -74,6 +74,16 @@ func (a *addresser) SeverPeer(host netip.Addr) (int, error) {
 	return served + received, errors.Join(err, err2)
 }
 
+// Inbound implements cluster.Addresser.
+func (a *addresser) Inbound() ([]cluster.Inbound, error) {
+	list, err := a.Manager.Inbound(a.ownPort)
+	out := make([]cluster.Inbound, len(list))
+	for i, c := range list {
+		out[i] = cluster.Inbound(c)
+	}
+	return out, err
+}
+
 // Connections implements cluster.Clients, as does Tickle.
 func (a *addresser) Connections() ([]cluster.Connection, error) {
 	list, err := a.Manager.Connections()
