@@ -145,8 +145,9 @@ func (d *donations) caughtUp(ctx context.Context) error {
 		return nil
 	}
 	at, err := d.n.positionOf(ctx, st.Primary, st.Epoch)
-	for held := false; ; wait(ctx, copyPause/10) {
+	for ; ; wait(ctx, copyPause/10) {
 		if err == nil && at != "" {
+			var held bool
 			if held, err = d.n.cfg.Database.Contains(ctx, at); held && err == nil {
 				return nil
 			}

@@ -168,10 +168,8 @@ func (n *Node) prepare(ctx context.Context) error {
 	if sv := n.cfg.Prober.Look(ctx); sv.State != fsm.ServerUp || sv.HasReplication || st.SourceAcks() > 0 && (!sv.SourceSync || sv.Acks < st.SourceAcks()) {
 		return fmt.Errorf("mysqld is %s and waits for %d acknowledgements, %d are to be waited for", sv.State, sv.Acks, st.SourceAcks())
 	}
-	if c.Kind != fsm.ChangeAcks || c.Acks > 0 { // with 0 nobody's acknowledgement matters any more
-		if err := n.keepStrangersOut(ctx); err != nil && !errors.Is(err, errNotAsked) {
-			return err
-		}
+	if err := n.onlyMembersAcknowledge(ctx, *c); err != nil {
+		return err
 	}
 	at, err := n.cfg.Database.Written(ctx)
 	if err != nil {
@@ -183,6 +181,17 @@ func (n *Node) prepare(ctx context.Context) error {
 		wake(l.wake)
 	}
 	n.log.Info("change of the sync set prepared", "kind", c.Kind, "node", c.Node, "acks", c.Acks, "index", c.Index, "position", at)
+	return nil
+}
+
+// onlyMembersAcknowledge as far as is known. With 0 to be waited for nobody's acknowledgement matters any more.
+func (n *Node) onlyMembersAcknowledge(ctx context.Context, c fsm.SetChange) error {
+	if c.Kind == fsm.ChangeAcks && c.Acks == 0 {
+		return nil
+	}
+	if err := n.keepStrangersOut(ctx); err != nil && !errors.Is(err, errNotAsked) {
+		return err
+	}
 	return nil
 }
 
