@@ -102,7 +102,7 @@ func (s *strangers) problems(at fsm.Instant) []string {
 		default:
 			continue
 		}
-		out = append(out, fmt.Sprintf("a replica at %s is none of the cluster's and acknowledged commits: %s; %s", addr, what, strangerMend))
+		out = append(out, fmt.Sprintf("a replica at %s is none of the cluster's and acknowledged commits: %s; %s (docs/runbooks/stranger.md)", addr, what, strangerMend))
 	}
 	slices.Sort(out)
 	return out
