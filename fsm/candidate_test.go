@@ -57,6 +57,15 @@ var picks = []pick{
 		answers: func(c *scene) []Answer { return []Answer{c.answer("db3", "0-1-100"), c.answer("db2", "0-1-100")} }},
 	{name: "equal: the higher priority", make: prioritized, to: "db3", won: WonCount,
 		answers: func(c *scene) []Answer { return []Answer{c.answer("db2", "0-1-100"), c.answer("db3", "0-1-100")} }},
+	{name: "equal: not one that lags, whatever its priority", make: prioritized, to: "db2", won: WonCount, answers: func(c *scene) []Answer {
+		return []Answer{c.answer("db2", "0-1-100"), with(c.answer("db3", "0-1-100"), func(a *Answer) { a.Unapplied = 21 })}
+	}},
+	{name: "equal: a little is no lag", make: prioritized, to: "db3", won: WonCount, answers: func(c *scene) []Answer {
+		return []Answer{c.answer("db2", "0-1-100"), with(c.answer("db3", "0-1-100"), func(a *Answer) { a.Unapplied = 20 })}
+	}},
+	{name: "one that lags and holds more", make: fencedTakeover, to: "db3", won: WonCount, answers: func(c *scene) []Answer {
+		return []Answer{c.answer("db2", "0-1-99"), with(c.answer("db3", "0-1-100"), func(a *Answer) { a.Unapplied = 1000 })}
+	}},
 	{name: "one too few", make: fencedTakeover, verdict: "candidate.count", node: "db2",
 		answers: func(c *scene) []Answer { return []Answer{c.answer("db2", "0-1-100")} }},
 	{name: "an incarnation the log does not know", make: fencedTakeover, verdict: "candidate.count", node: "db2", answers: func(c *scene) []Answer {

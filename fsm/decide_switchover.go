@@ -211,18 +211,29 @@ const GateUnapplied = "candidate.unapplied"
 // unappliedBy is how many transactions a candidate has received and not applied. What it has not even received is no matter of the pause: it
 // receives as fast as the primary writes, or the lag gate refuses it.
 func unappliedBy(s State, candidate ServerStatus) (string, bool) {
-	flavor := gtid.Flavor(s.Server)
-	executed, err := gtid.Parse(flavor, candidate.Executed)
+	n, err := Unapplied(s.Server, candidate.Executed, candidate.Received)
 	if err != nil {
 		return "unknown", false
 	}
-	received, err := gtid.Parse(flavor, candidate.Received)
-	if err != nil {
-		return "unknown", false
-	}
-	n := gtid.Behind(executed, received)
-	return fmt.Sprint(n), n <= uint64(max(0, s.Settings.MaxUnapplied))
+	return fmt.Sprint(n), !lags(s, n)
 }
+
+// Unapplied is how many transactions of what a server received it has not executed.
+func Unapplied(server, executed, received string) (uint64, error) {
+	flavor := gtid.Flavor(server)
+	has, err := gtid.Parse(flavor, executed)
+	if err != nil {
+		return 0, err
+	}
+	got, err := gtid.Parse(flavor, received)
+	if err != nil {
+		return 0, err
+	}
+	return gtid.Behind(has, got), nil
+}
+
+// lags: to apply that many takes longer than clients should wait for.
+func lags(s State, unapplied uint64) bool { return unapplied > uint64(max(0, s.Settings.MaxUnapplied)) }
 
 // otherReplica: with the old primary turned round there is always one, if it is alive.
 func otherReplica(s State, v View, to NodeID) bool {
