@@ -64,6 +64,7 @@ func (s *scenario) soak(kills int, kill, boot func(old string)) {
 		if boot == nil {
 			before = s.metric(old, "highbase_rewinds_total")
 		}
+		s.await("the loss of one more to be tolerated", func(st api.Status) bool { return st.FailuresTolerated >= 1 })
 		s.at = s.load.Now()
 		newest := s.newestIncident()
 		kill(old)
