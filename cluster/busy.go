@@ -121,6 +121,7 @@ func (n *Node) closeToWrites(ctx context.Context, o fsm.Order) error {
 type cutting struct {
 	mu     sync.Mutex
 	cancel context.CancelFunc
+	done   chan struct{} // of the newest, which ends those before it
 }
 
 const (
@@ -132,13 +133,20 @@ const (
 // killed all the same, for its locks would hold up the applier.
 func (n *Node) cutClients(ctx context.Context) {
 	c, cancel := context.WithTimeout(n.ctx, cutLimit)
-	n.cutting.mu.Lock()
-	n.cutting.cancel = cancel
-	n.cutting.mu.Unlock()
 	done := make(chan struct{})
+	n.cutting.mu.Lock()
+	before := n.cutting.done
+	if n.cutting.cancel != nil {
+		n.cutting.cancel()
+	}
+	n.cutting.cancel, n.cutting.done = cancel, done
+	n.cutting.mu.Unlock()
 	n.wg.Go(func() {
 		defer cancel()
 		defer close(done)
+		if before != nil {
+			<-before
+		}
 		if _, err := n.cfg.Database.KillClients(c); err != nil && !errors.Is(c.Err(), context.Canceled) {
 			n.log.Warn("clients not cut", "error", err.Error())
 		}
@@ -153,11 +161,19 @@ func (n *Node) cutClients(ctx context.Context) {
 }
 
 // stopCutting is due before the server may become writable: who commits then must not be killed.
-func (n *Node) stopCutting() {
+func (n *Node) stopCutting(ctx context.Context) error {
 	n.cutting.mu.Lock()
-	defer n.cutting.mu.Unlock()
-	if n.cutting.cancel != nil {
-		n.cutting.cancel()
+	cancel, done := n.cutting.cancel, n.cutting.done
+	n.cutting.mu.Unlock()
+	if cancel == nil {
+		return nil
+	}
+	cancel()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("clients are still being killed: %w", context.Cause(ctx))
 	}
 }
 

@@ -201,8 +201,31 @@ func TestFenceWaitsForNoKill(t *testing.T) {
 	if killing.Err() != nil {
 		t.Error("the killing has ended with the fence")
 	}
-	u.stopCutting()
-	if killing.Err() == nil {
+	if err := u.stopCutting(u.short()); err != nil || killing.Err() == nil {
 		t.Error("clients are killed on a server that becomes writable")
+	}
+}
+
+// TestNothingIsWrittenAfterARelease: a nudge that was judged before it comes too late, until the log takes the operation back.
+func TestNothingIsWrittenAfterARelease(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	u.serving()
+	o := u.releasing("db2")
+	late := u.action(fsm.ActNudge)
+	if _, err := u.obey(u.short(), o); err != nil {
+		t.Fatal(err)
+	}
+	u.host.expect()
+	for _, kind := range []fsm.ActionKind{fsm.ActNudge, fsm.ActBlock} {
+		late.Kind = kind
+		u.carryOut(u.short(), []fsm.Action{late})
+	}
+	if got := u.host.made(); len(got) > 0 {
+		t.Errorf("after its release it did %v", got)
+	}
+	u.apply(fsm.Command{Rollback: &fsm.Rollback{OpID: u.store.State().Op.ID, Epoch: 1}})
+	if err := u.mayStill(u.action(fsm.ActOpen)); err != nil {
+		t.Errorf("after the roll-back: %v", err)
 	}
 }

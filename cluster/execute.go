@@ -57,6 +57,10 @@ func (n *Node) mayStill(a fsm.Action) error {
 	if n.stopping.Load() {
 		return errOvertaken
 	}
+	// After a release the position that was answered is all there is: until the log has gone on this node only takes away.
+	if st, p := n.store.State(), n.promises.get(); st.Op != nil && st.Primary == n.cfg.Node && p.ReleasedOp == st.Op.ID {
+		return errOvertaken
+	}
 	if n.promises.get().outdated(a.Epoch, a.Index) || n.store.State().Epoch != a.Epoch {
 		return errOvertaken
 	}
@@ -145,7 +149,9 @@ func (n *Node) openService(ctx context.Context, a fsm.Action, st fsm.State) erro
 	if n.holder.deadline(a.Epoch) == 0 {
 		return errors.New("the lease has run out")
 	}
-	n.stopCutting()
+	if err := n.stopCutting(ctx); err != nil {
+		return err
+	}
 	if err := n.cfg.Database.SetWritable(ctx); err != nil {
 		return fmt.Errorf("writable: %w", err)
 	}

@@ -13,6 +13,8 @@ import (
 type orderReply struct {
 	Answer   *fsm.Answer   `json:"answer,omitempty"`
 	Evidence *fsm.Evidence `json:"evidence,omitempty"`
+	// Unapplied is the answer's, which the log does not know.
+	Unapplied uint64 `json:"unapplied,omitempty"`
 }
 
 // send gives an order to a node, in the background and once at a time. An order that failed is decided anew at the next turn.
@@ -88,7 +90,9 @@ func (l *leading) result(o fsm.Order, reply orderReply, err error) {
 	switch o.Kind {
 	case fsm.OrderFreeze:
 		if reply.Answer != nil && !slices.ContainsFunc(l.answers, func(a fsm.Answer) bool { return a.Node == o.Node }) {
-			l.answers = append(l.answers, *reply.Answer)
+			answer := *reply.Answer
+			answer.Unapplied = reply.Unapplied
+			l.answers = append(l.answers, answer)
 			l.n.log.Info("freeze answered", "node", o.Node, "received", reply.Answer.Received, "held", reply.Answer.Held, "last_epoch", reply.Answer.LastEpoch)
 		}
 	case fsm.OrderFence:

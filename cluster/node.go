@@ -105,6 +105,7 @@ func (n *Node) open() error {
 	n.grantor = newGrantor(n)
 	n.clients = newClients(n)
 	n.rebuilds, n.donations = newRebuilds(n), newDonations(n)
+	n.strangers.look = make(chan struct{}, 1)
 	n.client = rpc.NewClient(rpc.ClientConfig{Self: n.identity})
 	n.server = rpc.NewServer(rpc.ServerConfig{Self: n.identity, Authorize: n.authorize, Log: n.log.With("part", "rpc")})
 	n.register()

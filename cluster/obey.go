@@ -34,7 +34,9 @@ func (n *Node) obey(ctx context.Context, o fsm.Order) (orderReply, error) {
 		var err error
 		switch o.Kind {
 		case fsm.OrderFreeze:
-			reply.Answer, err = n.freeze(ctx, o)
+			if reply.Answer, err = n.freeze(ctx, o); err == nil {
+				reply.Unapplied = reply.Answer.Unapplied
+			}
 		case fsm.OrderFence:
 			reply.Evidence, err = n.fence(ctx, o)
 		case fsm.OrderRelease:

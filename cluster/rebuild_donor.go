@@ -118,6 +118,9 @@ func (d *donations) begin(ctx context.Context, from string, in donateRequest) (d
 	if err := d.caughtUp(ctx); err != nil {
 		return donateReply{}, err
 	}
+	if err := d.allowed(to, in.Index); err != nil { // that took a while
+		return donateReply{}, err
+	}
 	d.end(to, func(*donation) bool { return true })
 	// It lives longer than this call.
 	living, cancel := context.WithCancel(d.n.ctx)
@@ -146,7 +149,7 @@ func (d *donations) caughtUp(ctx context.Context) error {
 	}
 	at, err := d.n.positionOf(ctx, st.Primary, st.Epoch)
 	for ; ; wait(ctx, copyPause/10) {
-		if err == nil && at != "" {
+		if at != "" {
 			var held bool
 			if held, err = d.n.cfg.Database.Contains(ctx, at); held && err == nil {
 				return nil

@@ -46,7 +46,8 @@ func (n *Node) follow(ctx context.Context, a fsm.Action, st fsm.State) error {
 const (
 	// sourcePatience bounds one wait for a primary that still applies what this node has; the next judgement begins the next.
 	sourcePatience = 5 * time.Second
-	sourcePause    = 5 * time.Millisecond
+	// sourcePause is between two questions at first, and grows to ten times that.
+	sourcePause = 5 * time.Millisecond
 )
 
 // awaitSource receives nothing more, and returns once the primary has applied everything that was received here. MariaDB refuses a replica that is
@@ -63,7 +64,7 @@ func (n *Node) awaitSource(ctx context.Context, a fsm.Action, sv fsm.ServerStatu
 	if err != nil {
 		return fmt.Errorf("leaving the old source: %w", err)
 	}
-	for {
+	for pause := sourcePause; ; pause = min(pause*5/4, 10*sourcePause) {
 		reply, err := n.askPosition(ctx, a.Target, received)
 		switch {
 		case err == nil && reply.Contains:
@@ -75,7 +76,7 @@ func (n *Node) awaitSource(ctx context.Context, a fsm.Action, sv fsm.ServerStatu
 		default:
 			err = fmt.Errorf("asking %s for its position: %w", a.Target, err)
 		}
-		wait(ctx, sourcePause)
+		wait(ctx, pause)
 		if ctx.Err() != nil {
 			return err
 		}

@@ -13,12 +13,14 @@ import (
 )
 
 const (
-	// strangerLook is how often a primary looks for strangers, and strangerShare how much of its time that may take at most: the list of a server
-	// with very many clients is long.
+	// strangerLook is how often a primary looks for strangers. Where the list is long a look takes at most a hundredth of the time, but one is taken
+	// every strangerMost at least.
 	strangerLook  = time.Second
 	strangerShare = 100
-	// strangerAsk bounds the question.
+	strangerMost  = 5 * time.Second
+	// strangerAsk bounds the question, strangerCut what is done about each that is found.
 	strangerAsk = 500 * time.Millisecond
+	strangerCut = time.Second
 	// strangerPause is how long one is kept out before it is looked at again, doubled each time up to maxStrangerPause: it cannot be seen while it is
 	// out whether it still acknowledges, and one that does is heard for up to two looks each time.
 	strangerPause    = 10 * time.Second
@@ -32,7 +34,7 @@ var errNotAsked = errors.New("looking for who acknowledges")
 // so that a write which only a stranger holds would be reported to its client as safe, and be lost with this host. They do not tell who acknowledges
 // either (MariaDB only how many do). The kernel does: over the connection of a replica nothing arrives after its request but acknowledgements.
 type strangers struct {
-	look sync.Mutex // one look at a time
+	look chan struct{} // holds one: one look at a time
 
 	mu    sync.Mutex
 	heard map[dump]uint64 // bytes that had arrived at the last look
@@ -50,7 +52,7 @@ type stranger struct {
 	until fsm.Instant // kept out until
 	times int         // how often, lately
 	seen  fsm.Instant // it acknowledged
-	let   fsm.Instant // it was let in
+	trial int         // looks that must yet succeed since it was let in, before it counts as not heard
 	why   string      // why it is not blocked, "" when it is or need not be
 }
 
@@ -73,7 +75,7 @@ func (n *Node) watchStrangers(ctx context.Context) {
 				n.log.Warn("strangers", "error", said)
 			}
 		}
-		timer.Reset(max(strangerLook, strangerShare*(now()-begin)))
+		timer.Reset(min(max(strangerLook, strangerShare*(now()-begin)), strangerMost))
 	}
 }
 
@@ -107,8 +109,12 @@ func (n *Node) lookForStrangers(ctx context.Context) error {
 
 // keepStrangersOut makes sure, by a look taken now, that nobody outside the cluster who was heard to acknowledge is connected.
 func (n *Node) keepStrangersOut(ctx context.Context) error {
-	n.strangers.look.Lock()
-	defer n.strangers.look.Unlock()
+	select {
+	case n.strangers.look <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: another look is under way: %w", errNotAsked, context.Cause(ctx))
+	}
+	defer func() { <-n.strangers.look }()
 	found, err := n.heardStrangers(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNotAsked, err)
@@ -150,6 +156,7 @@ func (n *Node) heardStrangers(ctx context.Context) (found []dump, err error) {
 		}
 	}
 	s.heard = heard
+	s.looked()
 	return found, nil
 }
 
@@ -171,6 +178,8 @@ func connectionOf(r Replica, conns []Inbound) (found Inbound, ok bool) {
 
 // keepOut blocks a stranger at the kernel, as a member that leaves the sync set is, and ends its dump thread.
 func (n *Node) keepOut(ctx context.Context, d dump) error {
+	ctx, cancel := context.WithTimeout(ctx, strangerCut)
+	defer cancel()
 	addr := d.from.Addr()
 	err := n.blockStranger(addr)
 	pause := n.strangers.heardFrom(addr, now(), err)
@@ -237,7 +246,7 @@ func (n *Node) letIn(addrs []netip.Addr) error {
 	var errs []error
 	for _, a := range addrs {
 		errs = append(errs, n.cfg.Addresser.Unblock(a))
-		n.strangers.wasLetIn(a, now())
+		n.strangers.wasLetIn(a)
 	}
 	return errors.Join(errs...)
 }
@@ -245,7 +254,7 @@ func (n *Node) letIn(addrs []netip.Addr) error {
 // blockAgain keeps those out that were let in a short while ago to be looked at.
 func (n *Node) blockAgain() error {
 	var errs []error
-	for _, a := range n.strangers.onTrial(now()) {
+	for _, a := range n.strangers.onTrial() {
 		errs = append(errs, n.blockStranger(a))
 	}
 	return errors.Join(errs...)

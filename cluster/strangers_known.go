@@ -66,22 +66,35 @@ func (s *strangers) due(addr netip.Addr, at fsm.Instant) bool {
 	return e.out && at >= e.until
 }
 
-func (s *strangers) wasLetIn(addr netip.Addr, at fsm.Instant) {
+func (s *strangers) wasLetIn(addr netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e, known := s.known[addr]; known {
-		e.out, e.let = false, at
+		e.out, e.trial = false, trialLooks
 		s.known[addr] = e
 	}
 }
 
-// onTrial are those that were let in so lately that they may not have been heard yet.
-func (s *strangers) onTrial(at fsm.Instant) []netip.Addr {
+// trialLooks: it connects anew, is seen, and is heard.
+const trialLooks = 10
+
+// looked counts a look that succeeded. The caller holds mu.
+func (s *strangers) looked() {
+	for a, e := range s.known {
+		if e.trial > 0 {
+			e.trial--
+			s.known[a] = e
+		}
+	}
+}
+
+// onTrial are those that were let in and may not have been heard yet.
+func (s *strangers) onTrial() []netip.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []netip.Addr
 	for a, e := range s.known {
-		if !e.out && e.let > 0 && at < e.let+strangerPause {
+		if !e.out && e.trial > 0 {
 			out = append(out, a)
 		}
 	}

@@ -187,7 +187,7 @@ func TestStrangerIsKeptOutLonger(t *testing.T) {
 			t.Fatalf("pause %v, then %v, after %v", pause, again, last)
 		}
 		at, last = at+pause, pause
-		s.wasLetIn(outside, at)
+		s.wasLetIn(outside)
 	}
 	if last != maxStrangerPause {
 		t.Fatalf("the longest pause is %v", last)

@@ -70,7 +70,8 @@ type Answer struct {
 	LastEpoch   uint64 `json:"last_epoch"` // newest epoch row it holds
 	Held        uint64 `json:"held"`       // epoch whose primary it was, with all its data still its own; 0 otherwise
 	Whole       uint64 `json:"whole"`      // epoch since whose beginning this incarnation has forgotten nothing; 0 when not known
-	Unapplied   uint64 `json:"unapplied"`  // so many transactions of what it received it had not applied yet
+	// Unapplied is how many transactions of what it received it had not applied yet. It is a preference of the leader's and not in the log.
+	Unapplied uint64 `json:"-"`
 }
 
 // Operation is a running change. It lives in the log, so the next leader carries on where the last one stopped.

@@ -117,10 +117,10 @@ func (s *Server) sessions(ctx context.Context, q querier) ([]Session, error) {
 }
 
 // client reports whether a row of the process list is neither ours nor the
-// server's own.
+// server's own. Who is just logging in may be ours, or a replica.
 func (s *Server) client(r record) bool {
 	switch r["User"] {
-	case s.cfg.ManagerUser, s.cfg.ReplicationUser, "system user", "event_scheduler", "":
+	case s.cfg.ManagerUser, s.cfg.ReplicationUser, "system user", "event_scheduler", "unauthenticated user", "":
 		return false
 	}
 	command := strings.ToLower(r["Command"])

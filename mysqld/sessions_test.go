@@ -3,6 +3,8 @@ package mysqld
 import (
 	"context"
 	"database/sql"
+	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -195,4 +197,37 @@ func testBreakOffLeavesWaiters(t *testing.T, k *kind) {
 	replica.connected(true)
 	source.must(source.Nudge(ctx))
 	source.must(<-waiter)
+}
+
+// TestWhoLogsInIsNoClient: a connection that has not said yet whose it is may be the manager's or a replica's.
+func TestWhoLogsInIsNoClient(t *testing.T) {
+	eachServer(t, func(t *testing.T, k *kind) {
+		n := newNode(t, k, 1)
+		n.start(StartOptions{})
+		ctx := testContext(t)
+		raw, err := net.Dial("tcp", n.address())
+		n.must(err)
+		defer raw.Close()
+		if _, err := raw.Read(make([]byte, 1)); err != nil { // the greeting: the server waits for the login
+			t.Fatal(err)
+		}
+		n.eventually("being listed", func() bool {
+			all, err := rows(ctx, n.boss, "SHOW PROCESSLIST")
+			return err == nil && slices.ContainsFunc(all, func(r record) bool { return r["User"] == "unauthenticated user" })
+		})
+		before, err := rows(ctx, n.boss, "SHOW PROCESSLIST")
+		n.must(err)
+		if _, err := n.BreakOff(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range before {
+			if r["User"] != "unauthenticated user" {
+				continue
+			}
+			now, err := rows(ctx, n.boss, "SHOW PROCESSLIST")
+			if err == nil && !slices.ContainsFunc(now, func(x record) bool { return x["Id"] == r["Id"] && x["Command"] != "Killed" }) {
+				t.Errorf("a login was broken off: %v", r)
+			}
+		}
+	})
 }

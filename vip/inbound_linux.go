@@ -12,6 +12,8 @@ import (
 const (
 	inetDiagInfo = 2   // attribute with a struct tcp_info (linux/inet_diag.h)
 	offReceived  = 128 // of tcpi_bytes_received in it (linux/tcp.h, since Linux 4.1)
+	// tcpEstablished is the state of a connection that neither side has closed: the other side's FIN counts as a byte.
+	tcpEstablished = 1
 )
 
 // Inbound is a TCP connection to a port of this host.
@@ -21,7 +23,7 @@ type Inbound struct {
 	Received uint64
 }
 
-// Inbound lists the connections to a local port.
+// Inbound lists the connections to a local port that neither side has closed.
 func (m *Manager) Inbound(localPort uint16) (list []Inbound, err error) {
 	sock, err := dialNetlink(unix.NETLINK_SOCK_DIAG)
 	if err != nil {
@@ -34,7 +36,7 @@ func (m *Manager) Inbound(localPort uint16) (list []Inbound, err error) {
 		binary.BigEndian.PutUint16(req[8:], localPort)
 		err := sock.dump(nlMessage{typ: sockDiagByFamily, data: req}, func(_ uint16, data []byte) error {
 			s, ok := parseSocket(data)
-			if !ok || s.local.Port() != localPort {
+			if !ok || s.local.Port() != localPort || data[1] != tcpEstablished {
 				return nil
 			}
 			if n, ok := bytesReceived(data[diagMsgLen:]); ok {

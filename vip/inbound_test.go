@@ -42,6 +42,23 @@ func TestInbound(t *testing.T) {
 			}
 		}
 	}
+	// One that the other side has closed is not listed: its FIN would count as a byte.
+	closed := peer.mustReach(netip.MustParseAddr("10.77.0.1"), "db1")
+	gone := closed.LocalAddr().(*net.TCPAddr).AddrPort()
+	check(t, closed.(*net.TCPConn).CloseWrite(), "closing")
+	eventually(t, "the closed connection to be left out", func() bool {
+		list, err := m.Inbound(testPort)
+		check(t, err, "listing")
+		for _, c := range list {
+			if c.Remote == gone && c.Received == 0 {
+				return false
+			}
+			if c.Remote == gone {
+				t.Fatalf("%d bytes arrived over a connection that was only closed", c.Received)
+			}
+		}
+		return true
+	})
 	if list, err := m.Inbound(testPort + 1); err != nil || len(list) > 0 {
 		t.Fatalf("at another port: %v, %v", list, err)
 	}
