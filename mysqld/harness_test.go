@@ -174,6 +174,25 @@ func (n *node) signal(sig syscall.Signal) {
 	if err := syscall.Kill(n.pid(), sig); err != nil {
 		n.t.Fatal(err)
 	}
+	if sig == sigStop { // each thread goes on until it next leaves the kernel, and may give an answer meanwhile
+		n.eventually("stopping every thread", n.stopped)
+	}
+}
+
+// stopped tells whether every thread of the server is in the state T (proc(5)).
+func (n *node) stopped() bool {
+	threads, err := filepath.Glob("/proc/" + strconv.Itoa(n.pid()) + "/task/*/stat")
+	if err != nil || len(threads) == 0 {
+		return false
+	}
+	for _, t := range threads {
+		raw, err := os.ReadFile(t)
+		_, rest, found := strings.Cut(string(raw), ") ")
+		if err != nil || !found || !strings.HasPrefix(rest, "T") {
+			return false
+		}
+	}
+	return true
 }
 
 func (n *node) status() Status {
