@@ -177,12 +177,23 @@ func TestReleaseWaitsForNoKill(t *testing.T) {
 	u.serving()
 	o := u.releasing("db2")
 	o.Kill = true
-	k := u.host.holdCall("BreakOff")
-	reply, err := u.obey(u.short(), o)
-	if err != nil || reply.Answer == nil {
-		t.Fatalf("answer %+v, error %v", reply.Answer, err)
+	k, readOnly := u.host.holdCall("BreakOff"), u.host.holdCall("SetReadOnly")
+	type result struct {
+		reply orderReply
+		err   error
 	}
-	if ctx := <-k.entered; ctx.Err() == nil {
+	done := make(chan result, 1)
+	go func() {
+		reply, err := u.obey(u.short(), o)
+		done <- result{reply, err}
+	}()
+	killing := <-k.entered // beside read_only, and before it has returned
+	<-readOnly.entered
+	close(readOnly.released)
+	if r := <-done; r.err != nil || r.reply.Answer == nil {
+		t.Fatalf("answer %+v, error %v", r.reply.Answer, r.err)
+	}
+	if killing.Err() == nil {
 		t.Error("the release is over, and clients are still to be killed for it")
 	}
 }
