@@ -240,3 +240,14 @@ func TestNothingIsWrittenAfterARelease(t *testing.T) {
 		t.Errorf("after the roll-back: %v", err)
 	}
 }
+
+// TestLeaseIsLookedAtAfterTheKilling that opening waits for: that may take longer than the lease lasts.
+func TestLeaseIsLookedAtAfterTheKilling(t *testing.T) {
+	u := ready(t)
+	over := make(chan struct{})
+	u.cutting.cancel, u.cutting.done = func() { u.holder.drop(); close(over) }, over
+	u.host.expect()
+	if err := u.execute(u.short(), u.action(fsm.ActOpen)); err == nil {
+		t.Error("it serves without a lease")
+	}
+}

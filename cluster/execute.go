@@ -146,11 +146,11 @@ func (n *Node) start(ctx context.Context, st fsm.State, rewind bool) error {
 // openService lets clients in: writable, gate, address, announcement, in this order. Each has the right checked right before it.
 func (n *Node) openService(ctx context.Context, a fsm.Action, st fsm.State) error {
 	begin := now()
+	if err := n.stopCutting(ctx); err != nil { // may take a while: the right is looked at after it
+		return err
+	}
 	if n.holder.deadline(a.Epoch) == 0 {
 		return errors.New("the lease has run out")
-	}
-	if err := n.stopCutting(ctx); err != nil {
-		return err
 	}
 	if err := n.cfg.Database.SetWritable(ctx); err != nil {
 		return fmt.Errorf("writable: %w", err)
