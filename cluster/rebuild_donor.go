@@ -139,7 +139,7 @@ func (d *donations) begin(ctx context.Context, from string, in donateRequest) (d
 }
 
 // caughtUp waits until this node has applied what the primary has now. The receiver may have been primary: it would not receive again what it wrote
-// itself (MySQL; docs/SERVERS.md, own transactions), so that a copy without some of that lacks it for ever.
+// itself (MySQL manual, replicate_same_server_id; not tried here), so that a copy without some of that lacks it for ever.
 func (d *donations) caughtUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, donorPatience)
 	defer cancel()

@@ -11,7 +11,7 @@ import (
 )
 
 // freeAfter is how long STOP of the applier may take before it is looked at whether
-// it waits for the rest of a transaction: an idle STOP takes 1-5 ms.
+// it waits for the rest of a transaction.
 const freeAfter = 20 * time.Millisecond
 
 // StopReplication ends replication on a drained server and forgets its source,
