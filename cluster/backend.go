@@ -21,8 +21,26 @@ var (
 	ErrUnknownNode = errors.New("no such node")
 )
 
+// soonEnough is how long a request waits for a candidate that connects or joins the sync set.
+const soonEnough = 3 * time.Second
+
 // Switchover begins a planned change, or says by which gate it is refused. It answers as soon as the operation is committed.
 func (n *Node) Switchover(ctx context.Context, req api.SwitchoverRequest) (api.Result, error) {
+	for until := now() + soonEnough; ; {
+		r, err := n.switchover(ctx, req)
+		soon := r.Outcome == api.OutcomeRefused && fsm.PassesSoon(fsm.Verdict{Rule: r.Rule, Value: r.Value})
+		if err != nil || !soon || req.Plan || now() > until {
+			return r, err
+		}
+		select {
+		case <-ctx.Done():
+			return r, nil
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (n *Node) switchover(ctx context.Context, req api.SwitchoverRequest) (api.Result, error) {
 	st := n.store.State()
 	l := n.leading.Load()
 	if l == nil {

@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/highbase/highbase/cluster/api"
 	"github.com/highbase/highbase/fsm"
 )
 
@@ -26,6 +28,41 @@ func TestSwitchover(t *testing.T) {
 	if db1.host.held || db1.host.count("Kill") != 0 || db1.host.run != 1 {
 		t.Error("the old primary was not let go politely")
 	}
+	c.nothingLost()
+}
+
+// TestSwitchoverWaitsForACandidateThatConnects, for moments: one asked for while its candidate's receiver is being restarted is done and not refused.
+func TestSwitchoverWaitsForACandidateThatConnects(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	c.w.clients(t)
+	c.bootstrap()
+	c.wrote()
+	db2 := c.node("db2")
+	db2.host.change(func() { db2.host.reachable = false })
+	var reason string
+	await(t, "db2 is known not to follow", func() bool {
+		n := c.leader()
+		l := n.leading.Load()
+		if l == nil {
+			return false
+		}
+		st := n.store.State()
+		o := fsm.Classify(st, l.view(st)).Node("db2").Obs
+		reason = o.Reason
+		return o.Standing == fsm.StandingCatching
+	})
+	if strings.HasPrefix(reason, "follows") {
+		t.Errorf("it does not follow, and its reason is %q", reason)
+	}
+	time.AfterFunc(300*time.Millisecond, func() { db2.host.change(func() { db2.host.reachable = true }) })
+	r := c.onLeader("switchover", func(ctx context.Context, m *member) (api.Result, error) {
+		return m.Switchover(ctx, api.SwitchoverRequest{To: string(db2.id), Actor: "test"})
+	})
+	if r.Outcome != api.OutcomeUnknown {
+		t.Fatalf("refused although it was a matter of moments: %+v", r)
+	}
+	c.healthy("db2")
 	c.nothingLost()
 }
 

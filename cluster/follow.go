@@ -67,6 +67,9 @@ func (n *Node) noteTurn(st fsm.State, l fsm.Local, actions []fsm.Action) {
 		last := actions[len(actions)-1]
 		t.rule, t.reason = last.Rule, last.Why
 	}
+	if t.standing == fsm.StandingCatching && t.rule == "replica.following" {
+		t.reason = "its receiver connects to the primary" // nothing to do, and nothing follows yet
+	}
 	if l.Quarantine != "" {
 		t.reason = l.Quarantine
 	}

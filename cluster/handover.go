@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/highbase/highbase/fsm"
@@ -14,8 +15,9 @@ type handOverRequest struct {
 }
 
 type handOverReply struct {
-	To  fsm.NodeID `json:"to"`
-	Why string     `json:"why"` // why nobody can take over, when To is empty
+	To   fsm.NodeID `json:"to"`
+	Why  string     `json:"why"`  // why nobody can take over, when To is empty
+	Soon bool       `json:"soon"` // and somebody may in a moment
 }
 
 // onHandOver begins a hand-over for a primary that shuts down. Leader only.
@@ -35,7 +37,7 @@ func (n *Node) onHandOver(ctx context.Context, _ string, in handOverRequest) (ha
 		for _, r := range refusals {
 			why = r.String()
 		}
-		return handOverReply{Why: why}, nil
+		return handOverReply{Why: why, Soon: slices.ContainsFunc(refusals, fsm.PassesSoon)}, nil
 	}
 	err := n.propose(ctx, fsm.Command{At: time.Now(), Switchover: &fsm.Switchover{Kind: fsm.KindHandover, Epoch: st.Epoch, From: in.Node, To: to,
 		Actor: string(in.Node), Busy: fsm.BusyKill, Cause: fmt.Sprintf("hbd on %s was asked to stop", in.Node)}})
@@ -97,7 +99,7 @@ func (n *Node) giveAway(ctx context.Context) error {
 	changed := n.store.watch()
 	defer n.store.unwatch(changed)
 	var last error
-	for {
+	for until := now() + soonEnough; ; {
 		st := n.store.State()
 		if st.Primary != n.cfg.Node && st.Primary != "" && st.Phase == fsm.PhaseSteady {
 			n.log.Info("role handed over", "to", st.Primary, "epoch", st.Epoch)
@@ -105,7 +107,7 @@ func (n *Node) giveAway(ctx context.Context) error {
 		}
 		if st.Primary == n.cfg.Node && st.Op == nil {
 			reply, err := n.askHandOver(ctx)
-			if err == nil && reply.To == "" {
+			if err == nil && reply.To == "" && (!reply.Soon || now() > until) {
 				return errors.New("nobody can take over: " + reply.Why)
 			}
 			last = err

@@ -350,6 +350,30 @@ func TestBestCandidate(t *testing.T) {
 	}
 }
 
+// TestPassesSoon: what time alone mends is waited for, and what needs somebody is told at once.
+func TestPassesSoon(t *testing.T) {
+	lag := 5.1
+	for _, k := range []struct {
+		soon bool
+		edit func(c *scene)
+	}{
+		{true, func(c *scene) { c.obs["db2"].Standing = StandingCatching }},
+		{true, func(c *scene) { c.obs["db2"].Incarnation = "i-db2-again" }},
+		{true, func(c *scene) { c.s.Change = &SetChange{} }},
+		{false, func(c *scene) { c.obs["db2"].Standing = StandingQuarantined }},
+		{false, func(c *scene) { c.obs["db2"].Server.State = ServerHung }},
+		{false, func(c *scene) { c.obs["db2"].Server.Lag = &lag }},
+		{false, func(*scene) {}},
+	} {
+		c := steady(t)
+		k.edit(c)
+		gates := SwitchoverGates(c.s, c.view(), "db2")
+		if i := slices.IndexFunc(gates, func(g Verdict) bool { return !g.OK }); (i >= 0 && PassesSoon(gates[i])) != k.soon {
+			t.Errorf("soon is not %t with %v", k.soon, gates)
+		}
+	}
+}
+
 // TestSwitchoverGates breaks one gate at a time: exactly that one must refuse.
 func TestSwitchoverGates(t *testing.T) {
 	lag := 5.1

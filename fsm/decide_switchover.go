@@ -208,6 +208,12 @@ func SwitchoverGates(s State, v View, to NodeID) []Verdict {
 // GateUnapplied is the one gate that a candidate may yet pass by itself while the operation waits for it: it does not refuse a request.
 const GateUnapplied = "candidate.unapplied"
 
+// PassesSoon tells whether a node in order passes a gate within moments and by itself: it connects to its source, or joins the sync set. Whoever
+// asks for a change just then is better served by a short wait than by a refusal.
+func PassesSoon(g Verdict) bool {
+	return !g.OK && (g.Rule == "candidate.follows" && g.Value == string(StandingCatching) || g.Rule == "candidate.in-sync" || g.Rule == "sync.at-rest")
+}
+
 // unappliedBy is how many transactions a candidate has received and not applied. What it has not even received is no matter of the pause: it
 // receives as fast as the primary writes, or the lag gate refuses it.
 func unappliedBy(s State, candidate ServerStatus) (string, bool) {

@@ -88,7 +88,7 @@ func nodeWell(st api.Status, n api.Node) bool {
 	if n.ID == st.Primary {
 		return n.Role == api.RolePrimary && n.Writable && n.LeaseMS > 0
 	}
-	return n.Role == api.RoleReplica && !n.Writable
+	return n.Role == api.RoleReplica && !n.Writable && n.Sync == api.SyncAck
 }
 
 // Describe is a status in one line, for failures.
