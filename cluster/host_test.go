@@ -230,6 +230,9 @@ func (h *host) Server() fsm.ServerStatus {
 	sv.SourceSync, sv.Waiting, sv.LastEpoch = h.acks > 0, h.waiting(), h.lastEpoch()
 	if h.source.IsValid() {
 		sv.SourceHost, sv.SourcePort, sv.Lag = h.source.String(), h.port, &lag
+		if src := h.w.at(h.source); src != nil {
+			sv.SourceID = fmt.Sprint(src.server)
+		}
 	}
 	return sv
 }

@@ -144,6 +144,9 @@ func (n *Node) freeze(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 	if sv.State != fsm.ServerUp {
 		return nil, fmt.Errorf("mysqld is %s: %s", sv.State, sv.Fault)
 	}
+	if o.From != n.cfg.Node && n.isAt(o.From, sv.SourceHost, sv.SourcePort) {
+		ans.Source = sv.SourceID
+	}
 	ans.Incarnation, ans.Whole = n.incarnation(sv, n.promises.get())
 	if behind, err := fsm.Unapplied(n.store.State().Server, sv.Executed, ans.Received); err == nil { // a preference only
 		ans.Unapplied = behind
@@ -153,6 +156,12 @@ func (n *Node) freeze(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 		ans.Held = p.Held
 	}
 	return ans, nil
+}
+
+// isAt tells whether a member's mysqld has an address.
+func (n *Node) isAt(id fsm.NodeID, host string, port uint16) bool {
+	m, ok := n.store.State().Member(id)
+	return ok && m.Address == host && m.MySQLPort == port
 }
 
 // severFrom destroys the sockets of replication traffic with a host.

@@ -55,18 +55,35 @@ func (n *Node) fetch(ctx context.Context, st fsm.State) error {
 	if !ok {
 		return fmt.Errorf("%s is not a member", st.Op.Fetch)
 	}
-	if held, err := n.cfg.Database.Contains(ctx, st.Op.Position); err != nil || held {
+	if st.Op.Extra == "" {
+		return n.catchUp(ctx, from, st.Op.Position)
+	}
+	ctx, cancel := context.WithTimeout(ctx, extraLimit)
+	defer cancel()
+	if err := n.catchUp(ctx, from, st.Op.Extra); err != nil {
+		n.log.Warn("what a replica outside the sync set received beyond this node is not taken over: it will be rebuilt", "node", from.ID, "position", st.Op.Extra, "error", err.Error())
+	}
+	return nil
+}
+
+// extraLimit bounds the fetching of what is worth having and not needed: clients wait meanwhile.
+const extraLimit = time.Second
+
+// catchUp replicates from a frozen node until this one has applied a position.
+func (n *Node) catchUp(ctx context.Context, from fsm.Member, position string) error {
+	if held, err := n.cfg.Database.Contains(ctx, position); err != nil || held {
 		return err
 	}
-	n.log.Info("catching up from another frozen member", "source", from.ID, "position", st.Op.Position)
+	begin := now()
 	n.repointing.Store(true)
 	defer n.repointing.Store(false)
 	if err := n.cfg.Database.Follow(ctx, from.Address, from.MySQLPort, false); err != nil {
 		return fmt.Errorf("following %s: %w", from.ID, err)
 	}
-	if err := n.cfg.Database.Drain(ctx, st.Op.Position); err != nil {
-		return fmt.Errorf("catching up from %s to %s: %w", from.ID, st.Op.Position, err)
+	if err := n.cfg.Database.Drain(ctx, position); err != nil {
+		return fmt.Errorf("catching up from %s to %s: %w", from.ID, position, err)
 	}
+	n.log.Info("caught up from another frozen node", "source", from.ID, "position", position, "took", (now() - begin).Round(time.Millisecond).String())
 	return nil
 }
 

@@ -177,7 +177,7 @@ func (s *State) applyPromote(c Promote, at time.Time) error {
 	if s.Base == nil {
 		s.Base = &Base{Epoch: oldEpoch, Primary: s.Op.From, Sync: s.Sync}
 	}
-	s.Op.Epoch, s.Op.To, s.Op.Position, s.Op.Answers, s.Op.Fetch = s.Epoch, c.To, c.Position, slices.Clone(c.Answers), c.Fetch
+	s.Op.Epoch, s.Op.To, s.Op.Position, s.Op.Answers, s.Op.Fetch, s.Op.Extra = s.Epoch, c.To, c.Position, slices.Clone(c.Answers), c.Fetch, c.Extra
 	if c.Release != nil {
 		s.Op.Fence = &Evidence{Kind: EvidenceRelease, Node: c.Release.Node, Detail: fmt.Sprintf("released epoch %d at %s", c.Release.Epoch, c.Release.Received)}
 	}

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -109,8 +110,8 @@ func (s *State) mayPromote(c Promote) error {
 	if c.Won == WonLossy {
 		return s.mayLose(c)
 	}
-	if a, ok := answerOf(c.Answers, c.Fetch); c.Fetch != "" && (!ok || a.Epoch != s.Epoch || a.Received != c.Position) {
-		return refuse("%s is to catch up from %s, which has not answered with %s", c.To, c.Fetch, c.Position)
+	if a, ok := answerOf(c.Answers, c.Fetch); c.Fetch != "" && (!ok || a.Epoch != s.Epoch || a.Received != cmp.Or(c.Extra, c.Position)) {
+		return refuse("%s is to catch up from %s, which has not answered with %s", c.To, c.Fetch, cmp.Or(c.Extra, c.Position))
 	}
 	won, err := counted(*s, c.Answers, c.To)
 	if err != nil {

@@ -141,7 +141,8 @@ type Choice struct {
 	To       NodeID
 	Position string
 	Won      Won
-	Fetch    NodeID // who holds all of the position, "" when the chosen one does itself
+	Fetch    NodeID // who holds all of the position or of Extra, "" when the chosen one does itself
+	Extra    string // what Fetch holds beyond the position, and nobody acknowledged
 }
 
 // Elect chooses the candidate among those that answered the freeze. Each refusal is a verdict with its name. It stops and asks when positions
@@ -200,8 +201,14 @@ func Elect(s State, answers []Answer, ownToo, alone bool) (Choice, bool, []Verdi
 		}
 		return Choice{To: able[i].Node, Position: "", Won: WonOwn}, true, append(verdicts, Verdict{Rule: "candidate.chosen", Node: able[i].Node, OK: true, Why: "the old primary, with its own data"})
 	}
-	return Choice{To: best.Node, Position: best.Received, Won: WonCount}, true, append(verdicts, Verdict{Rule: "candidate.chosen", Node: best.Node, OK: true,
-		Value: best.Received, Why: "holds everything that any counted member received"})
+	choice := Choice{To: best.Node, Position: best.Received, Won: WonCount}
+	verdicts = append(verdicts, Verdict{Rule: "candidate.chosen", Node: best.Node, OK: true, Value: best.Received, Why: "holds everything that any counted member received"})
+	if a, ok := extraOf(s, answers, *best); ok {
+		choice.Fetch, choice.Extra = a.Node, a.Received
+		verdicts = append(verdicts, Verdict{Rule: "candidate.takes-extra", Node: best.Node, OK: true, Value: choice.Extra,
+			Why: fmt.Sprintf("it first takes over what %s received beyond it, or that one would have to be rebuilt", a.Node)})
+	}
+	return choice, true, verdicts
 }
 
 func refusedAsCandidate(s State, a Answer) *Verdict {

@@ -84,7 +84,8 @@ type Promote struct {
 	To       NodeID       `json:"to"`
 	Won      Won          `json:"won"`
 	Position string       `json:"position"`        // what it must hold before it serves
-	Fetch    NodeID       `json:"fetch,omitempty"` // frozen member that it catches up from first
+	Fetch    NodeID       `json:"fetch,omitempty"` // frozen node that it catches up from first
+	Extra    string       `json:"extra,omitempty"` // what that one holds beyond Position; "" when Position is what it holds
 	Answers  []Answer     `json:"answers"`
 	Release  *Answer      `json:"release,omitempty"`
 	Members  []SyncMember `json:"members"` // the new sync set; empty, with no acks, when nobody else is in reach and min_replicas allows it

@@ -65,8 +65,13 @@ func (d *deciding) fenced() {
 		d.say("failover.promote", "", false, "nobody can be promoted yet: %d answers so far", len(d.v.Answers))
 		return
 	}
+	if id, more := d.extraMayCome(); more && choice.Won == WonCount && choice.Fetch == "" {
+		d.freeze()
+		d.say("failover.outsider", id, false, "%s can be promoted; at most %v for the answer of %s, which may have received more", choice.To, extraPatience, id)
+		return
+	}
 	members := d.newSet(choice.To)
-	d.propose(Command{Promote: &Promote{OpID: d.s.Op.ID, Epoch: d.s.Epoch, To: choice.To, Won: choice.Won, Position: choice.Position, Fetch: choice.Fetch,
+	d.propose(Command{Promote: &Promote{OpID: d.s.Op.ID, Epoch: d.s.Epoch, To: choice.To, Won: choice.Won, Position: choice.Position, Fetch: choice.Fetch, Extra: choice.Extra,
 		Answers: slices.Clone(d.v.Answers), Members: members, Acks: min(len(members), d.s.ackTarget())}})
 }
 

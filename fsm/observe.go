@@ -29,6 +29,7 @@ type ServerStatus struct {
 	HasReplication bool          `json:"has_replication"`
 	SourceHost     string        `json:"source_host"`
 	SourcePort     uint16        `json:"source_port"`
+	SourceID       string        `json:"source_id"`     // whom the receiver was connected to, as positions name servers; "" when not known
 	IORunning      bool          `json:"io_running"`    // runs, connected or not
 	IOConnecting   bool          `json:"io_connecting"` // runs and is not connected
 	IOStalled      bool          `json:"io_stalled"`    // has not connected for longer than connecting takes: it tries about once a second

@@ -66,10 +66,11 @@ type Answer struct {
 	Node        NodeID `json:"node"`
 	Epoch       uint64 `json:"epoch"`
 	Incarnation string `json:"incarnation"`
-	Received    string `json:"received"`   // position, in the server's own text form
-	LastEpoch   uint64 `json:"last_epoch"` // newest epoch row it holds
-	Held        uint64 `json:"held"`       // epoch whose primary it was, with all its data still its own; 0 otherwise
-	Whole       uint64 `json:"whole"`      // epoch since whose beginning this incarnation has forgotten nothing; 0 when not known
+	Received    string `json:"received"`         // position, in the server's own text form
+	LastEpoch   uint64 `json:"last_epoch"`       // newest epoch row it holds
+	Held        uint64 `json:"held"`             // epoch whose primary it was, with all its data still its own; 0 otherwise
+	Whole       uint64 `json:"whole"`            // epoch since whose beginning this incarnation has forgotten nothing; 0 when not known
+	Source      string `json:"source,omitempty"` // whom it received from last, as positions name servers; "" when that is not known
 	// Unapplied is how many transactions of what it received it had not applied yet. It is a preference of the leader's and not in the log.
 	Unapplied uint64 `json:"-"`
 }
@@ -93,7 +94,8 @@ type Operation struct {
 	Lossy    bool            `json:"lossy,omitempty"`   // an operator accepted that acknowledged writes may be lost
 	Fence    *Evidence       `json:"fence,omitempty"`
 	Answers  []Answer        `json:"answers,omitempty"`
-	Fetch    NodeID          `json:"fetch,omitempty"`    // frozen member that the candidate catches up from first
+	Fetch    NodeID          `json:"fetch,omitempty"`    // frozen node that the candidate catches up from first: up to Position, or to Extra if there is one
+	Extra    string          `json:"extra,omitempty"`    // what Fetch holds beyond Position, unacknowledged: taken over if that takes no time
 	Position string          `json:"position,omitempty"` // what the candidate must hold before it serves
 	Started  time.Time       `json:"started"`
 	Timeline []TimelineEntry `json:"timeline"`

@@ -60,7 +60,7 @@ func (c *Cluster) AwaitStatus(ctx context.Context, what string, cond func(api.St
 }
 
 // AwaitHealthy waits for the end of every story: one primary in phase steady that
-// holds the address, every data node following and in the sync set, nothing pending.
+// holds the address, every data node following, the sync set full, nothing pending.
 func (c *Cluster) AwaitHealthy(ctx context.Context) (api.Status, error) {
 	return c.AwaitStatus(ctx, "a healthy cluster with every node back", func(st api.Status) bool {
 		if st.Verdict != api.StandingHealthy || st.Phase != api.PhaseSteady || st.Operation != nil || st.Leader == "" {
@@ -71,13 +71,17 @@ func (c *Cluster) AwaitHealthy(ctx context.Context) (api.Status, error) {
 				return false
 			}
 		}
+		counts := 0
 		for _, host := range c.DataHosts() {
 			i := slices.IndexFunc(st.Nodes, func(n api.Node) bool { return n.ID == host })
 			if i < 0 || !nodeWell(st, st.Nodes[i]) {
 				return false
 			}
+			if st.Nodes[i].Sync == api.SyncAck {
+				counts++
+			}
 		}
-		return true
+		return counts >= min(len(c.DataHosts())-1, 2) // as many as the set holds when one acknowledgement is waited for
 	})
 }
 
@@ -88,7 +92,7 @@ func nodeWell(st api.Status, n api.Node) bool {
 	if n.ID == st.Primary {
 		return n.Role == api.RolePrimary && n.Writable && n.LeaseMS > 0
 	}
-	return n.Role == api.RoleReplica && !n.Writable && n.Sync == api.SyncAck
+	return n.Role == api.RoleReplica && !n.Writable && (n.Sync == api.SyncAck || n.Sync == api.SyncReserve)
 }
 
 // Describe is a status in one line, for failures.

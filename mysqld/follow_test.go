@@ -232,3 +232,31 @@ func testFreezeRefusesABrokenApplier(t *testing.T, k *kind) {
 		t.Fatalf("draining: %v", err)
 	}
 }
+
+// TestSourceID: whom a replica received from is known by its name in positions, also when the connection is gone: it is asked for in a freeze.
+func TestSourceID(t *testing.T) { eachServer(t, testSourceID) }
+
+func testSourceID(t *testing.T, k *kind) {
+	nodes := cluster(t, k, 2, true)
+	source, replica := nodes[0], nodes[1]
+	ctx := testContext(t)
+	var id string
+	query := "SELECT @@server_id"
+	if k.dialect == "mysql" {
+		query = "SELECT @@server_uuid"
+	}
+	source.must(source.boss.QueryRowContext(ctx, query).Scan(&id))
+	names := func(when string) {
+		t.Helper()
+		if st := replica.status(); st.SourceID != id {
+			t.Errorf("%s: received from %q, it says %q", when, id, st.SourceID)
+		}
+	}
+	names("connected")
+	source.must(source.service.Kill(ctx))
+	replica.eventually("connecting", func() bool { return replica.status().IORunning == ThreadConnecting })
+	names("the source is gone")
+	_, err := replica.Freeze(ctx, nil)
+	replica.must(err)
+	names("frozen")
+}

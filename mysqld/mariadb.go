@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"time"
 
@@ -117,6 +118,9 @@ func (mariadb) readReplication(ctx context.Context, q querier, st *Status) error
 	}
 	st.HasReplication = true
 	st.SourceHost, st.SourcePort = r["Master_Host"], uint16(r.number("Master_Port"))
+	if id := r.number("Master_Server_Id"); id != 0 {
+		st.SourceID = strconv.FormatUint(id, 10)
+	}
 	st.SourceByGTID = r["Using_Gtid"] == "Slave_Pos"
 	st.Received = r["Gtid_IO_Pos"]
 	st.IORunning, st.SQLRunning = receiverState(r["Slave_IO_Running"]), r.yes("Slave_SQL_Running")

@@ -178,6 +178,7 @@ func (mysqlDialect) readReplication(ctx context.Context, q querier, st *Status) 
 	}
 	st.HasReplication = true
 	st.SourceHost, st.SourcePort = r["Source_Host"], uint16(r.number("Source_Port"))
+	st.SourceID = r["Source_UUID"]
 	st.SourceByGTID = r.yes("Auto_Position")
 	st.Received = withoutSpace(r["Retrieved_Gtid_Set"])
 	st.IORunning, st.SQLRunning = receiverState(r["Replica_IO_Running"]), r.yes("Replica_SQL_Running")

@@ -55,6 +55,9 @@ type Status struct {
 	HasReplication bool
 	SourceHost     string
 	SourcePort     uint16
+	// SourceID names the server that the receiver was connected to last, as positions do: server_id on MariaDB, server_uuid on MySQL. It is
+	// empty while the receiver has not connected since it was configured or mysqld started.
+	SourceID string
 	// SourceByGTID tells that the replica asks for transactions by GTID.
 	SourceByGTID     bool
 	IORunning        ThreadState

@@ -3,6 +3,8 @@ package gtid
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 )
 
 // Flavor names the server family whose text form a Set has.
@@ -136,6 +138,25 @@ func (s Set) Subtract(other Set) Set {
 		return Set{flavor: s.flavor, tracks: subtractTracks(s.tracks, other.tracks)}
 	}
 	return Set{flavor: s.flavor, places: subtractPlaces(s.places, other.places)}
+}
+
+// WrittenBy reports whether one server wrote all of s, named as positions name servers: by server_id on MariaDB, by server_uuid on MySQL. Of a
+// MariaDB position only the last transaction of each domain tells. Nothing was written by nobody: an empty s or name is false.
+func (s Set) WrittenBy(server string) bool {
+	if s.IsEmpty() || server == "" {
+		return false
+	}
+	for _, t := range s.tracks {
+		if !strings.EqualFold(t.uuid, server) {
+			return false
+		}
+	}
+	for _, p := range s.places {
+		if strconv.FormatUint(uint64(p.server), 10) != server {
+			return false
+		}
+	}
+	return true
 }
 
 // Union holds everything in a or in b. It fails with ErrFlavor for non-empty sets of

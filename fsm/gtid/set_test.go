@@ -179,3 +179,32 @@ func TestFlavorsDoNotMix(t *testing.T) {
 		t.Error("the zero Set is not the empty set")
 	}
 }
+
+func TestWrittenBy(t *testing.T) {
+	const a, b = "3e11fa47-71ca-11e1-9e33-c80aa9429562", "4e11fa47-71ca-11e1-9e33-c80aa9429562"
+	for _, c := range []struct {
+		flavor Flavor
+		set    string
+		by     string
+		want   bool
+	}{
+		{MariaDB, "0-1-7", "1", true},
+		{MariaDB, "0-1-7,3-1-2", "1", true},
+		{MariaDB, "0-1-7,3-2-2", "1", false},
+		{MariaDB, "0-11-7", "1", false},
+		{MariaDB, "", "1", false},
+		{MariaDB, "0-1-7", "", false},
+		{MySQL, a + ":1-7", a, true},
+		{MySQL, a + ":1-7:tag:3", "3E11FA47-71CA-11E1-9E33-C80AA9429562", true},
+		{MySQL, a + ":1-7," + b + ":1", a, false},
+		{MySQL, a + ":1-7", "", false},
+	} {
+		s, err := Parse(c.flavor, c.set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.WrittenBy(c.by); got != c.want {
+			t.Errorf("%q written by %q: %t", c.set, c.by, got)
+		}
+	}
+}

@@ -116,11 +116,28 @@ func (n *node) stopFollow() {
 	if v.waiting() > 0 {
 		return
 	}
+	n.takeExtra()
 	if !n.holds() {
 		n.reportOnce("named primary without %s: has %s", n.state().Op.Position, v.position(len(v.log)))
 		return
 	}
 	v.hasReplication, v.source, v.replicaSync, v.syncSet = false, nil, false, false
+}
+
+// takeExtra takes over what a frozen replica outside the sync set received beyond this node, if that one can be reached: it is worth having, and not
+// waited for.
+func (n *node) takeExtra() {
+	v, op := &n.sv, n.state().Op
+	if op == nil || op.Step != fsm.StepPromoted || op.Extra == "" || op.To != n.id {
+		return
+	}
+	from := n.w.node(op.Fetch)
+	if more := from.sv.readable(); from.sv.up() && n.w.linked(n, from) && common(v.log, more) == len(v.log) && len(more) > len(v.log) {
+		n.w.say(n, "takes over from %s up to %d, had %d", from.id, len(more), len(v.log))
+		n.w.res.Extras++
+		v.log = slices.Clone(more)
+		v.done = len(v.log)
+	}
 }
 
 func (n *node) reportOnce(format string, args ...any) {

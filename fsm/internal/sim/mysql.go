@@ -113,6 +113,14 @@ func gtidSet(log []*tx) string {
 	return strings.Join(parts, ",")
 }
 
+// name is what positions call the node's server.
+func (n *node) name() string {
+	if n.w.cfg.Server == "mysql" {
+		return fmt.Sprintf("00000000-0000-0000-0000-%012d", n.idx+1)
+	}
+	return fmt.Sprint(n.idx + 1)
+}
+
 func (v *server) lastEpoch() uint64 {
 	for i := len(v.log) - 1; i >= 0; i-- {
 		if v.log[i].barrier > 0 {

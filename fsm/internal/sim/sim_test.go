@@ -89,7 +89,7 @@ func TestWorlds(t *testing.T) {
 				}
 				sum.add(r)
 			})
-			t.Logf("%d worlds: %d acknowledged, won %v, %d rewinds, %d rebuilds, %d rolled back, %d chained, %d stranded", count, sum.Acked, sum.Won, sum.Rewinds, sum.Rebuilds, sum.Rollbacks, sum.Chained, stranded)
+			t.Logf("%d worlds: %d acknowledged, won %v, %d rewinds, %d taken over, %d rebuilds, %d rolled back, %d chained, %d stranded", count, sum.Acked, sum.Won, sum.Rewinds, sum.Extras, sum.Rebuilds, sum.Rollbacks, sum.Chained, stranded)
 			if uint64(stranded*50) > max(count, 50) {
 				t.Errorf("%d of %d worlds need a human", stranded, count)
 			}
@@ -103,6 +103,7 @@ func TestWorlds(t *testing.T) {
 func (r *Result) add(o Result) {
 	r.Acked += o.Acked
 	r.Rewinds += o.Rewinds
+	r.Extras += o.Extras
 	r.Rebuilds += o.Rebuilds
 	r.Rollbacks += o.Rollbacks
 	r.Chained += o.Chained
