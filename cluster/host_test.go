@@ -222,7 +222,7 @@ func (h *host) Server() fsm.ServerStatus {
 	lag := 0.0
 	connected := h.w.connected(h) != nil
 	sv.Started, sv.ReadOnly = fmt.Sprintf("run-%s-%d", h.id, h.run), h.mode != modeWritable
-	sv.Executed, sv.Received = place(h.log), h.received()
+	sv.Executed, sv.Received, sv.ServerID = place(h.log), h.received(), h.server
 	sv.HasReplication, sv.IORunning, sv.SQLRunning = h.source.IsValid(), h.io, h.sql
 	sv.IOConnecting = h.io && !connected
 	sv.ReplicaSync, sv.ReplicaSyncSet, sv.Acks = h.ack && connected, h.ack, h.acks

@@ -150,6 +150,9 @@ func (n *Node) whyNotHealthy(st fsm.State, v fsm.View) []string {
 		} else if m.Role == fsm.RoleData && m.ID != st.Primary && nv.Obs.Standing != fsm.StandingReplica {
 			why = append(why, fmt.Sprintf("%s is %s: %s", m.ID, nv.Obs.Standing, nv.Obs.Reason))
 		}
+		if twin := fsm.TwinOf(st, v, m.ID); twin != "" {
+			why = append(why, fmt.Sprintf("%s and %s have the same server_id, %d: give each its own and restart its mysqld", twin, m.ID, nv.Obs.Server.ServerID))
+		}
 		for _, p := range nv.Obs.Server.Problems {
 			why = append(why, fmt.Sprintf("%s: %s", m.ID, p))
 		}

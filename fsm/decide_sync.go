@@ -22,10 +22,24 @@ func CannotAck(s State, v View, id NodeID) string {
 		return "has no running mysqld"
 	case v.Node(s.Primary).Obs.Server.State != ServerUp:
 		return "" // there is nobody to replicate from: a long start of the primary's mysqld makes no replica sick
+	case TwinOf(s, v, id) != "":
+		return fmt.Sprintf("has server_id %d, which %s has too: give each server its own", n.Obs.Server.ServerID, TwinOf(s, v, id))
 	case n.Obs.Standing != StandingReplica:
 		return "does not replicate: " + orNone(n.Obs.Reason)
 	case n.Obs.Server.IOConnecting:
 		return "is not connected to the primary"
+	}
+	return ""
+}
+
+// TwinOf is the primary, or a data node with a lower id, whose mysqld has the same server_id, "" for none. A source takes both for one replica: it ends
+// the connection of one when the other comes, and an acknowledgement of either counts as that of the other.
+func TwinOf(s State, v View, id NodeID) NodeID {
+	own := v.Node(id).Obs.Server.ServerID
+	for _, other := range s.DataNodes() {
+		if own != 0 && other != id && (other == s.Primary || other < id && id != s.Primary) && v.Fresh(s, other) && v.Node(other).Obs.Server.ServerID == own {
+			return other
+		}
 	}
 	return ""
 }

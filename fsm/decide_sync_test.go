@@ -326,6 +326,8 @@ func TestCannotAck(t *testing.T) {
 		{"is quarantined: errant", func(c *scene) { c.obs["db2"].Standing, c.obs["db2"].Reason = StandingQuarantined, "errant" }},
 		{"no running mysqld", func(c *scene) { c.obs["db2"].Server.State = ServerHung }},
 		{"does not replicate: drains", func(c *scene) { c.obs["db2"].Standing, c.obs["db2"].Reason = StandingCatching, "drains" }},
+		{"has server_id 7, which db1 has too", func(c *scene) { c.obs["db1"].Server.ServerID, c.obs["db2"].Server.ServerID = 7, 7 }},
+		{"", func(c *scene) { c.obs["db2"].Server.ServerID, c.obs["db3"].Server.ServerID = 7, 7 }}, // it is db3 that does not count
 		{"is not connected", func(c *scene) { c.obs["db2"].Server.IOConnecting = true }},
 		{"", func(c *scene) { c.obs["db2"].Server.IOConnecting, c.obs["db1"].Server.State = true, ServerDown }},
 		{"", func(c *scene) { c.obs["db2"].Standing, c.obs["db1"].Server.State = StandingCatching, ServerHung }},
@@ -336,6 +338,22 @@ func TestCannotAck(t *testing.T) {
 		if got := CannotAck(c.s, c.view(), "db2"); (got == "") != (r.want == "") || !strings.Contains(got, r.want) {
 			t.Errorf("says %q, want %q", got, r.want)
 		}
+	}
+}
+
+// TestTwinsCountOnce: of replicas with one server_id the first counts, and none that has the primary's.
+func TestTwinsCountOnce(t *testing.T) {
+	c := steady(t)
+	for id, server := range map[NodeID]uint32{"db1": 1, "db2": 2, "db3": 2} {
+		c.obs[id].Server.ServerID = server
+	}
+	v := c.view()
+	if TwinOf(c.s, v, "db1") != "" || CannotAck(c.s, v, "db2") != "" || !strings.Contains(CannotAck(c.s, v, "db3"), "which db2 has too") {
+		t.Errorf("db1 %q, db2 %q, db3 %q", TwinOf(c.s, v, "db1"), CannotAck(c.s, v, "db2"), CannotAck(c.s, v, "db3"))
+	}
+	c.silent["db2"] = true
+	if why := CannotAck(c.s, c.view(), "db3"); why != "" {
+		t.Errorf("db3 %q although db2 does not report", why)
 	}
 }
 

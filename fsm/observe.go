@@ -22,7 +22,8 @@ type ServerStatus struct {
 	Fault          string        `json:"fault"` // in words: "too many connections", "disk full", "commits wait for acknowledgement", ...
 	For            time.Duration `json:"for"`   // how long it has been in this state
 	Version        string        `json:"version"`
-	Started        string        `json:"started"` // identifies this run of mysqld
+	Started        string        `json:"started"`   // identifies this run of mysqld
+	ServerID       uint32        `json:"server_id"` // its own; 0 when not known
 	ReadOnly       bool          `json:"read_only"`
 	Executed       string        `json:"executed"`
 	Received       string        `json:"received"`

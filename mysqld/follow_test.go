@@ -158,6 +158,7 @@ func testBothThreadsStopped(t *testing.T, k *kind) {
 		if st := replica.status(); st.Executed != acknowledged || replica.count() != 6 {
 			t.Fatalf("%d rows, executed %s, acknowledged %s", replica.count(), st.Executed, acknowledged)
 		}
+		isItself(replica)
 	})
 	t.Run("rescue after a crash", func(t *testing.T) {
 		replica, next, acknowledged := prepare(t)
@@ -170,8 +171,19 @@ func testBothThreadsStopped(t *testing.T, k *kind) {
 		if received != acknowledged || replica.count() != 6 {
 			t.Fatalf("frozen at %s, acknowledged %s, %d rows", received, acknowledged, replica.count())
 		}
+		isItself(replica)
 		replica.follow(next, false)
+		isItself(replica)
 	})
+}
+
+// isItself: under another member's server_id a replica ends that one's dump thread at the source, its acknowledgements are taken for that one's, and it
+// drops that one's transactions.
+func isItself(n *node) {
+	n.t.Helper()
+	if id := n.status().ServerID; id != uint32(n.id) && id != otherID(uint32(n.id)) {
+		n.t.Errorf("its server_id is %d, and was made %d", id, n.id)
+	}
 }
 
 func TestFreezeSeversASlowStop(t *testing.T) { eachServer(t, testFreezeSeversASlowStop) }

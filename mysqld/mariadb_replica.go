@@ -62,7 +62,7 @@ func (mariadb) prepareFollow(ctx context.Context, q querier, st Status) error {
 // It applies under another server_id, whatever the server has now: after a
 // restart that is its own, and what it received without semi-sync bears no mark
 // that its own transactions among it are to be applied.
-func (m mariadb) revive(ctx context.Context, s *Server, st Status) (bool, error) {
+func (m mariadb) revive(ctx context.Context, s *Server, _ Status) (bool, error) {
 	held, err := m.unapplied(ctx, s.db)
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRescue, err)
@@ -71,7 +71,11 @@ func (m mariadb) revive(ctx context.Context, s *Server, st Status) (bool, error)
 		return false, nil
 	}
 	s.log.Info("applying the relay log of a stopped replica", "file", held.file, "position", held.offset, "until", held.target)
-	if err := execute(ctx, s.db, m.acceptOwn(st)...); err != nil {
+	id, err := s.serverID(ctx)
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", ErrRescue, err)
+	}
+	if err := execute(ctx, s.db, m.acceptOwn(id)...); err != nil {
 		return false, fmt.Errorf("%w: taking another server_id: %w", ErrRescue, err)
 	}
 	if err := execArgs(ctx, s.db, "CHANGE MASTER TO MASTER_USE_GTID=no, RELAY_LOG_FILE=?, RELAY_LOG_POS=?", held.file, held.offset); err != nil {
@@ -84,8 +88,8 @@ func (m mariadb) revive(ctx context.Context, s *Server, st Status) (bool, error)
 		return false, fmt.Errorf("%w: %w", ErrRescue, err)
 	}
 	after := []string{m.words().stopApplier}
-	if !aliased(st.ServerID) {
-		after = append(after, fmt.Sprintf("SET GLOBAL server_id=%d", st.ServerID))
+	if !aliased(id) {
+		after = append(after, fmt.Sprintf("SET GLOBAL server_id=%d", id))
 	}
 	return false, execute(ctx, s.db, after...)
 }

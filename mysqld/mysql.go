@@ -283,9 +283,9 @@ func (mysqlDialect) enableSource(acks int) ([]string, error) {
 
 // acceptOwn: a server's own transactions never come back to it. What the cluster
 // has stays in its binary log at a rewind, and a rebuild begins behind them.
-func (mysqlDialect) acceptOwn(Status) []string { return nil }
+func (mysqlDialect) acceptOwn(uint32) []string { return nil }
 
-func (mysqlDialect) takeBack(Status) []string { return nil }
+func (mysqlDialect) takeBack(uint32) []string { return nil }
 
 // mysqlPlugins are the semi-sync plugins and their files.
 var mysqlPlugins = []struct{ name, file string }{

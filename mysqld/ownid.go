@@ -21,18 +21,41 @@ func aliased(id uint32) bool { return id >= firstAlias }
 // otherID is the alias of an id, and the id of an alias.
 func otherID(id uint32) uint32 { return math.MaxUint32 - id }
 
-func (mariadb) acceptOwn(st Status) []string {
-	if aliased(st.ServerID) {
+func (mariadb) acceptOwn(id uint32) []string {
+	if aliased(id) {
 		return nil
 	}
-	return []string{fmt.Sprintf("SET GLOBAL server_id=%d", otherID(st.ServerID))}
+	return []string{fmt.Sprintf("SET GLOBAL server_id=%d", otherID(id))}
 }
 
-func (mariadb) takeBack(st Status) []string {
-	if !aliased(st.ServerID) {
+func (mariadb) takeBack(id uint32) []string {
+	if !aliased(id) {
 		return nil
 	}
-	return []string{fmt.Sprintf("SET GLOBAL server_id=%d", otherID(st.ServerID))}
+	return []string{fmt.Sprintf("SET GLOBAL server_id=%d", otherID(id))}
+}
+
+// OwnServerID is the server_id that the server was given, also while it runs
+// under another one.
+func (st Status) OwnServerID() uint32 {
+	if st.ServerUUID == "" && aliased(st.ServerID) { // MariaDB
+		return otherID(st.ServerID)
+	}
+	return st.ServerID
+}
+
+// serverID is the server_id as it is now. It is asked for where no whole status
+// was read: an id taken from elsewhere would make this server another one.
+func (s *Server) serverID(ctx context.Context) (uint32, error) {
+	r, err := row(ctx, s.db, "SELECT @@global.server_id AS id")
+	if err != nil {
+		return 0, fmt.Errorf("reading server_id: %w", err)
+	}
+	id := uint32(r.number("id"))
+	if id == 0 {
+		return 0, fmt.Errorf("reading server_id: %s answers %q; replication needs one above 0", s.target(), r["id"])
+	}
+	return id, nil
 }
 
 // takeBackID gives the server its own identity again. What was received under
@@ -40,7 +63,7 @@ func (mariadb) takeBack(st Status) []string {
 // that its own transactions among it are to be applied. The caller holds the
 // right to change replication and starts the receiver again.
 func (s *Server) takeBackID(ctx context.Context, st Status, sever func() error) error {
-	statements := s.dialect.takeBack(st)
+	statements := s.dialect.takeBack(st.ServerID)
 	if len(statements) == 0 {
 		return nil
 	}
@@ -70,8 +93,8 @@ func (s *Server) takeBackID(ctx context.Context, st Status, sever func() error) 
 // beOneself is for a server about to write: what it writes bears its own id.
 func (s *Server) beOneself(ctx context.Context) error {
 	// This stands in the pause of every change of primary: of a whole status only the id counts.
-	r, err := row(ctx, s.db, "SELECT @@global.server_id AS id")
-	if err != nil || len(s.dialect.takeBack(Status{ServerID: uint32(r.number("id"))})) == 0 {
+	id, err := s.serverID(ctx)
+	if err != nil || len(s.dialect.takeBack(id)) == 0 {
 		return err
 	}
 	unlock, err := s.lockReplication(ctx)

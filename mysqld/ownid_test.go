@@ -143,3 +143,15 @@ func testOwnTransactionsSurviveARestart(t *testing.T, k *kind) {
 		})
 	}
 }
+
+// TestOwnServerID: what a server was given, also under its alias. A MySQL server has none.
+func TestOwnServerID(t *testing.T) {
+	for _, c := range []struct {
+		st   Status
+		want uint32
+	}{{Status{ServerID: 2}, 2}, {Status{ServerID: otherID(2)}, 2}, {Status{ServerID: otherID(2), ServerUUID: "u"}, otherID(2)}} {
+		if got := c.st.OwnServerID(); got != c.want {
+			t.Errorf("%+v: %d, want %d", c.st, got, c.want)
+		}
+	}
+}

@@ -91,7 +91,7 @@ func (s *Server) ReplicaSemiSync(ctx context.Context, on bool) error {
 	if err != nil {
 		return err
 	}
-	if on && len(s.dialect.takeBack(st)) > 0 {
+	if on && len(s.dialect.takeBack(st.ServerID)) > 0 {
 		receives := st.IORunning != ThreadNo
 		if err := s.takeBackID(ctx, st, nil); err != nil || !receives {
 			return err
@@ -163,7 +163,7 @@ func (s *Server) setReplicaSemiSync(ctx context.Context, on bool) (Status, error
 		return st, err
 	}
 	if !on {
-		if err := execute(ctx, s.db, s.dialect.acceptOwn(st)...); err != nil {
+		if err := execute(ctx, s.db, s.dialect.acceptOwn(st.ServerID)...); err != nil {
 			return st, fmt.Errorf("taking another server_id: %w", err)
 		}
 	}

@@ -35,7 +35,7 @@ func (v *view) fill(r reading) {
 		epoch, v.epochAt = r.epoch, r.epochAt
 	}
 	v.status = fsm.ServerStatus{
-		State: fsm.ServerUp, Version: st.Version, Started: st.Incarnation, ReadOnly: st.ReadOnly,
+		State: fsm.ServerUp, Version: st.Version, ServerID: st.OwnServerID(), Started: st.Incarnation, ReadOnly: st.ReadOnly,
 		Executed: st.Executed, Received: st.Received,
 		HasReplication: st.HasReplication, SourceHost: st.SourceHost, SourcePort: st.SourcePort, SourceID: st.SourceID,
 		IORunning: st.IORunning != mysqld.ThreadNo, IOConnecting: st.IORunning == mysqld.ThreadConnecting, SQLRunning: st.SQLRunning, ReplError: replicationError(st), IOErrno: st.IOErrno, Lag: st.LagSeconds,
