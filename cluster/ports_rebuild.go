@@ -26,8 +26,10 @@ type Rebuilder interface {
 	HistoryAt(ctx context.Context, file string, offset int64) (string, error)
 	// Receive takes a copy in beside the data, which stays in use, and makes it ready.
 	Receive(ctx context.Context, in Incoming) error
-	// Place kills mysqld and puts a whole copy in the place of its data. There is no way back from its first step on.
-	Place(ctx context.Context) error
+	// Place kills mysqld and puts a whole copy in the place of its data. There is no way back from its first step on. Where mysqld fetches the copy
+	// itself, silent is called when it certainly acknowledges nothing any more, nor will by itself: the donor may be the primary, which keeps it
+	// out until that is known.
+	Place(ctx context.Context, silent func()) error
 	// Adopt starts mysqld on the copy, read-only and not replicating, and gives it the history of the copy.
 	Adopt(ctx context.Context) error
 	// Finish removes the old data. Only when the copy has proven good, or the old data is of no use.

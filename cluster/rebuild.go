@@ -222,7 +222,7 @@ func (r *rebuilds) bringIntoUse(ctx context.Context) error {
 // place ends with mysqld on the copy. What this node had promised of its old data holds for the copy no longer: it was never writable, and has
 // followed nobody yet.
 func (r *rebuilds) place(ctx context.Context) error {
-	if err := r.n.cfg.Rebuilder.Place(ctx); err != nil {
+	if err := r.n.cfg.Rebuilder.Place(ctx, r.n.isSilent); err != nil {
 		return err
 	}
 	r.enter("starting")

@@ -17,8 +17,6 @@ const (
 	// purgedChecks is how many checks in a row must find that the receiver was told 1236 and has not connected since: a source that is only
 	// starting, or behind, says the same for a moment.
 	purgedChecks = 3
-	// errPurged is the source's answer to a replica that asks for what it has not (ER_MASTER_FATAL_ERROR_READING_BINLOG, both servers).
-	errPurged = 1236
 )
 
 // watch looks, for as long as this node lives, for what makes its data useless.
@@ -73,6 +71,10 @@ func (r *rebuilds) check(ctx context.Context, purged *int) (fsm.RebuildNeed, err
 	return r.compare(ctx, st, sv, purged)
 }
 
+// sourceLacks tells whether a receiver stopped because its source answered that it has not what was asked for:
+// ER_MASTER_FATAL_ERROR_READING_BINLOG on MariaDB, ER_SERVER_SOURCE_FATAL_ERROR_READING_BINLOG on MySQL.
+func sourceLacks(errno int) bool { return errno == 1236 || errno == 13114 }
+
 // compare asks the primary for its history after it has read its own: what is only here then was never there.
 func (r *rebuilds) compare(ctx context.Context, st fsm.State, sv fsm.ServerStatus, purged *int) (fsm.RebuildNeed, error) {
 	n := r.n
@@ -97,13 +99,13 @@ func (r *rebuilds) compare(ctx context.Context, st fsm.State, sv fsm.ServerStatu
 	switch {
 	case sv.IORunning && !sv.IOConnecting, st.SourceOf(n.cfg.Node) != st.Primary:
 		*purged = 0 // a candidate that is only behind this node answers the same (MariaDB)
-	case sv.IOErrno == errPurged:
+	case sourceLacks(sv.IOErrno):
 		*purged++
 	}
 	if *purged < purgedChecks {
 		return fsm.RebuildNeed{}, nil
 	}
-	return fsm.RebuildNeed{Cause: fsm.RebuildPurged, Reason: fmt.Sprintf("%s has purged the binary logs that this node needs (error %d): it is at %s", st.Primary, errPurged, sv.Executed)}, nil
+	return fsm.RebuildNeed{Cause: fsm.RebuildPurged, Reason: fmt.Sprintf("%s has purged the binary logs that this node needs (error %d): it is at %s", st.Primary, sv.IOErrno, sv.Executed)}, nil
 }
 
 // lacks lists what a history has and the primary's has not.

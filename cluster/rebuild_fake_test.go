@@ -174,7 +174,7 @@ func (d *disk) Receive(ctx context.Context, in Incoming) error {
 }
 
 // Place is strict: the log must order it now, and nothing that counts may be lost by it.
-func (d *disk) Place(context.Context) error {
+func (d *disk) Place(_ context.Context, silent func()) error {
 	d.mu.Lock()
 	fresh := d.stage != fsm.CopyPlacing
 	d.mu.Unlock()

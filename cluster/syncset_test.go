@@ -308,3 +308,18 @@ func TestRestartedHbdHasPreparedNothing(t *testing.T) {
 		t.Errorf("off since %d, prepared %d at %q", off, index, at)
 	}
 }
+
+// TestSilentIsAsGoodAsSwitchedOff: of a node that fetches a copy by itself the primary, which may be the donor, must hear that it acknowledges nothing.
+func TestSilentIsAsGoodAsSwitchedOff(t *testing.T) {
+	u := newUnitAs(t, "db2")
+	u.steady("db1")
+	u.isSilent()
+	if off, _, _ := u.sync.read(); off != 0 {
+		t.Errorf("a member says that it is off since %d", off)
+	}
+	u.leaves("db2")
+	u.isSilent()
+	if off, _, _ := u.sync.read(); off != u.store.State().OutsideSince("db2") || off == 0 {
+		t.Errorf("off since %d, outside since %d", off, u.store.State().OutsideSince("db2"))
+	}
+}

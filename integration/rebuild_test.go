@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/highbase/highbase/cluster/api"
 	"github.com/highbase/highbase/fsm/gtid"
@@ -29,7 +30,7 @@ func TestRebuild(t *testing.T) {
 	g := newGroup(t, sandbox.Options{})
 	g.run(t, "errant transaction on a replica", func(s *scenario) {
 		victim := s.others(s.primary())[0]
-		s.asManager(victim, "CREATE TABLE highbase.errant (id INT PRIMARY KEY)", "INSERT INTO highbase.errant VALUES (1)")
+		s.errs(victim)
 		s.rebuilt(victim, "errant")
 		if s.hasTable(victim, "highbase", "errant") {
 			s.Errorf("%s still has what nobody else had", victim)
@@ -80,7 +81,7 @@ func TestRebuildLosesItsDonor(t *testing.T) {
 	g := newGroup(t, sandbox.Options{Nodes: 4, Settings: map[string]string{"rebuild_rate": "1000000"}})
 	g.run(t, "donor killed", func(s *scenario) {
 		victim := s.others(s.primary())[0]
-		s.asManager(victim, "CREATE TABLE highbase.errant (id INT PRIMARY KEY)")
+		s.errs(victim)
 		var donor string
 		s.await("a copy on its way", func(st api.Status) bool {
 			n := nodeIn(st, victim)
@@ -121,7 +122,7 @@ func (s *scenario) rewound(node string) {
 		if n.Rebuild != nil {
 			s.Fatalf("%s is rebuilt, and was to be rewound: %s", node, n.Rebuild.Reason)
 		}
-		return n.Role == api.RoleReplica && n.Server == api.ServerUp
+		return n.Role == api.RoleReplica && n.Server == api.ServerUp && n.Health == api.HealthOK
 	})
 	if n := s.metric(node, "highbase_rewinds_total"); n != 1 {
 		s.Errorf("%s follows after %v rewinds, want one", node, n)
@@ -159,24 +160,65 @@ func (s *scenario) asManager(host string, statements ...string) {
 	}
 }
 
-// purge leaves a server only its newest binary log. One that a replica still reads stays, and is tried again.
+// errs writes on a replica what the primary does not have. On MySQL not even the manager may, for as long as super_read_only is on.
+func (s *scenario) errs(replica string) {
+	s.Helper()
+	db := s.manager(replica)
+	defer db.Close()
+	statements := []string{"CREATE TABLE IF NOT EXISTS highbase.errant (id INT PRIMARY KEY)", "INSERT IGNORE INTO highbase.errant VALUES (1)"}
+	if s.Flavor() == gtid.MySQL { // hbd puts that back meanwhile
+		statements = append([]string{"SET GLOBAL super_read_only=OFF"}, statements...)
+	}
+	err := Await(s.ctx, "an errant write on "+replica, func(ctx context.Context) (bool, string) {
+		for _, one := range statements {
+			if _, err := db.ExecContext(ctx, one); err != nil {
+				return false, err.Error()
+			}
+		}
+		return true, ""
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+// purge removes the binary logs that a server has now. One that a replica still reads stays, and is tried again. MySQL's manager may not purge, but
+// may let the files grow old.
 func (s *scenario) purge(host string) {
 	s.Helper()
 	db := s.manager(host)
 	defer db.Close()
+	if s.Flavor() == gtid.MySQL {
+		s.asManager(host, "SET GLOBAL binlog_expire_logs_seconds=1")
+	}
+	old, err := s.binlogs(s.ctx, db)
+	if err != nil {
+		s.Fatal(err)
+	}
 	if _, err := db.ExecContext(s.ctx, "FLUSH BINARY LOGS"); err != nil {
 		s.Fatal(err)
 	}
-	err := Await(s.ctx, "the binary logs to be purged", func(ctx context.Context) (bool, string) {
+	flushed := time.Now()
+	err = Await(s.ctx, "the binary logs to be purged", func(ctx context.Context) (bool, string) {
 		files, err := s.binlogs(ctx, db)
-		if err != nil || len(files) == 1 {
+		if err != nil || !slices.Contains(files, old[len(old)-1]) {
 			return err == nil, fmt.Sprint(err)
 		}
-		_, err = db.ExecContext(ctx, fmt.Sprintf("PURGE BINARY LOGS TO '%s'", files[len(files)-1]))
+		purge := fmt.Sprintf("PURGE BINARY LOGS TO '%s'", files[len(files)-1])
+		if s.Flavor() == gtid.MySQL {
+			if time.Since(flushed) < 1100*time.Millisecond {
+				return false, fmt.Sprint(files, " are too young")
+			}
+			purge, flushed = "FLUSH BINARY LOGS", time.Now()
+		}
+		_, err = db.ExecContext(ctx, purge)
 		return false, fmt.Sprint(files, err)
 	})
 	if err != nil {
 		s.Fatal(err)
+	}
+	if s.Flavor() == gtid.MySQL {
+		s.asManager(host, "SET GLOBAL binlog_expire_logs_seconds=DEFAULT")
 	}
 }
 
@@ -252,6 +294,11 @@ func (s *scenario) loneDDL(primary string) {
 		}
 		if err := rows.Err(); err != nil {
 			return false, err.Error()
+		}
+		if s.Flavor() == gtid.MySQL { // it shows the stage before; with the clients cut off whoever waits is this statement
+			var waiting int
+			err := watch.QueryRowContext(ctx, "SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME='Rpl_semi_sync_source_wait_sessions'").Scan(&waiting)
+			return saw != "" && waiting > 0, fmt.Sprintf("%s, %d wait, %v", saw, waiting, err)
 		}
 		return strings.Contains(saw, "semi-sync ACK"), saw
 	})

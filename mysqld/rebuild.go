@@ -76,6 +76,9 @@ type rebuildMark struct {
 	Port  uint16 `json:"port,omitempty"`
 	Rate  int64  `json:"rate,omitempty"`
 	Began string `json:"began,omitempty"`
+	// Cleared: on the way of a new server's data to its place, what was there has
+	// been moved aside. See seed.
+	Cleared bool `json:"cleared,omitempty"`
 }
 
 // clones tells that the server copies by itself.

@@ -2,6 +2,7 @@ package mysqld
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 // Errors of MySQL's CLONE (errmsg-8.0 and later).
 const (
 	errRestartFailed  = 3707 // ER_RESTART_SERVER_FAILED: cloned; nobody but hbd starts the server again
+	errCloneDonor     = 3862 // ER_CLONE_DONOR: also that it does not let us in
 	errCloneConflicts = 3634 // ER_CLONE_TOO_MANY_CONCURRENT_CLONES
 )
 
@@ -34,7 +36,10 @@ func (r *Rebuild) receiveClone(_ context.Context, in Incoming) error {
 // placeClone clones into the server's own data directory. The server ends when it
 // is done. Repeated after a crash it waits for a clone that goes on without us, and
 // takes one that has ended for done.
-func (r *Rebuild) placeClone(ctx context.Context, m rebuildMark) error {
+func (r *Rebuild) placeClone(ctx context.Context, m rebuildMark, silent func()) error {
+	if err := r.seed(ctx, &m); err != nil {
+		return err
+	}
 	if err := r.cfg.Service.Start(ctx, StartOptions{}); err != nil {
 		return fmt.Errorf("starting the server to clone into: %w", err)
 	}
@@ -51,7 +56,7 @@ func (r *Rebuild) placeClone(ctx context.Context, m rebuildMark) error {
 	}
 	done, err := s.cloned(ctx, m.Began)
 	if err == nil && !done {
-		err = s.clone(ctx, m)
+		err = s.clone(ctx, m, silent)
 	}
 	if err != nil {
 		return err
@@ -69,8 +74,42 @@ func (r *Rebuild) placeClone(ctx context.Context, m rebuildMark) error {
 	return r.setMark(m)
 }
 
+// cloneConnect is how long a donor may take to let this server in, after it fell
+// silent.
+const cloneConnect = 2 * time.Second
+
+// fallSilent ends replication and acknowledgements, and makes sure of it: the
+// data is about to be thrown away, and nothing it receives may count any more.
+func (s *Server) fallSilent(ctx context.Context) error {
+	unlock, err := s.lockReplication(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := execute(ctx, s.db, "STOP REPLICA", s.dialect.words().replicaSemiSyncOff); err != nil {
+		return err
+	}
+	st, err := s.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if st.IORunning != ThreadNo || st.ReplicaSemiSyncEnabled || st.ReplicaSemiSyncActive {
+		return fmt.Errorf("the receiver is %s, replica semi-sync %t, in force %t", st.IORunning, st.ReplicaSemiSyncEnabled, st.ReplicaSemiSyncActive)
+	}
+	return nil
+}
+
+func sleepFor(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
 // clone runs CLONE INSTANCE to its end.
-func (s *Server) clone(ctx context.Context, m rebuildMark) error {
+func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) error {
 	plugin, err := row(ctx, s.db, "SELECT PLUGIN_STATUS AS status FROM information_schema.PLUGINS WHERE PLUGIN_NAME='clone'")
 	if err != nil {
 		return fmt.Errorf("looking for the clone plugin: %w", err)
@@ -84,20 +123,38 @@ func (s *Server) clone(ctx context.Context, m rebuildMark) error {
 		limit = 1
 	}
 	donor := net.JoinHostPort(m.Host, strconv.Itoa(int(m.Port)))
-	if err := execute(ctx, s.db, "STOP REPLICA", fmt.Sprintf("SET GLOBAL clone_max_data_bandwidth=%d", limit)); err != nil {
+	if err := s.fallSilent(ctx); err != nil {
+		return fmt.Errorf("before a clone: %w", err)
+	}
+	if silent != nil {
+		silent()
+	}
+	if err := execute(ctx, s.db, fmt.Sprintf("SET GLOBAL clone_max_data_bandwidth=%d", limit)); err != nil {
 		return err
 	}
 	if err := execArgs(ctx, s.db, "SET GLOBAL clone_valid_donor_list=?", donor); err != nil {
 		return err
 	}
+	// CLONE removes what is here first, and super_read_only forbids that; read_only stays on.
+	if err := s.setGlobals(ctx, s.dialect.words().barrierWritable); err != nil {
+		return fmt.Errorf("before a clone: %w", err)
+	}
 	s.log.Info("cloning", "from", donor, "mib_per_second", limit)
 	ctx, cancel := context.WithTimeout(ctx, cloneTimeout)
 	defer cancel()
-	err = execArgs(ctx, s.db, fmt.Sprintf("CLONE INSTANCE FROM ?@?:%d IDENTIFIED BY ?", m.Port), s.cfg.ReplicationUser, m.Host, s.cfg.ReplicationPassword)
-	switch number := serverErrorNumber(err); {
-	case err == nil, number == errRestartFailed, number == 0 && Classify(err) == FaultDown:
+	until := time.Now().Add(cloneConnect)
+	for {
+		err = execArgs(ctx, s.db, fmt.Sprintf("CLONE INSTANCE FROM ?@?:%d IDENTIFIED BY ?", m.Port), s.cfg.ReplicationUser, m.Host, s.cfg.ReplicationPassword)
+		if serverErrorNumber(err) != errCloneDonor || time.Now().After(until) || !sleepFor(ctx, cloneConnect/20) {
+			break
+		}
+	}
+	if number := serverErrorNumber(err); err == nil || number == errRestartFailed || number == 0 && Classify(err) == FaultDown {
 		return nil
-	case number == errCloneConflicts:
+	}
+	// It still runs, on whatever data it has left.
+	err = errors.Join(err, s.setGlobals(ctx, s.dialect.words().readOnly))
+	if serverErrorNumber(err) == errCloneConflicts {
 		return fmt.Errorf("cloning from %s: a clone is under way already: %w", donor, err)
 	}
 	return fmt.Errorf("%w: cloning from %s: %w", ErrBackup, donor, err)

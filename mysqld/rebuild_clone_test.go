@@ -3,6 +3,8 @@ package mysqld
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -20,11 +22,12 @@ func TestRebuildByClone(t *testing.T) {
 		primary, donor, errant := errantReplica(t, k)
 		ctx := testContext(t)
 		before := errant.status().ServerUUID
+		errant.must(errant.SetReadOnly(ctx))
 		errant.must(errant.rebuild().Receive(ctx, cloneFrom(donor)))
 		if errant.stage() != RebuildPrepared || errant.count() != 51 {
 			t.Fatalf("stage %q, %d rows", errant.stage(), errant.count())
 		}
-		errant.must(errant.rebuild().Place(ctx))
+		errant.must(errant.rebuild().Place(ctx, nil))
 		// As after a crash of this program before it could note the end: the clone
 		// that was made is found, and no second one begun.
 		r := errant.rebuild()
@@ -33,7 +36,7 @@ func TestRebuildByClone(t *testing.T) {
 		m.Stage = RebuildPlacing
 		errant.must(r.setMark(m))
 		primary.must(primary.insert(ctx, 5))
-		errant.must(r.Place(ctx))
+		errant.must(r.Place(ctx, nil))
 		errant.must(errant.rebuild().Adopt(ctx))
 		if n := errant.count(); n != 50 {
 			t.Fatalf("%d rows: another clone was made", n)
@@ -47,6 +50,57 @@ func TestRebuildByClone(t *testing.T) {
 	})
 }
 
+// TestCloneIntoAnEmptyHost: it is given a new server's data first, whatever failed starts have left there, and however often that is cut off.
+func TestCloneIntoAnEmptyHost(t *testing.T) {
+	eachServer(t, func(t *testing.T, k *kind) {
+		k.only(t, "mysql", "it has no CLONE")
+		primary := cluster(t, k, 1, false)[0]
+		primary.must(primary.insert(testContext(t), 10))
+		for id, crashes := range []bool{false, true} {
+			cloneIntoAnEmptyHost(t, primary, newNode(t, k, id+2), crashes)
+		}
+	})
+}
+
+func cloneIntoAnEmptyHost(t *testing.T, primary, empty *node, crashes bool) {
+	ctx := testContext(t)
+	empty.must(os.RemoveAll(empty.dataDir()))
+	empty.must(os.Mkdir(empty.dataDir(), 0o700))
+	for _, name := range []string{"binlog.index", "ib_logfile0", "server-key.pem"} {
+		empty.must(os.WriteFile(filepath.Join(empty.dataDir(), name), []byte("left"), 0o600))
+	}
+	empty.must(empty.rebuild().Receive(ctx, cloneFrom(primary)))
+	r := empty.rebuild()
+	if crashes { // at each of its moves
+		m, err := r.mark()
+		empty.must(err)
+		empty.must(r.initialize(ctx))
+		empty.must(os.Mkdir(r.outgoing(), 0o700))
+		empty.must(os.Rename(filepath.Join(empty.dataDir(), "binlog.index"), filepath.Join(r.outgoing(), "binlog.index")))
+		m.Stage = RebuildEntering
+		empty.must(r.setMark(m))
+		if err := r.Abandon(); !errors.Is(err, ErrStage) {
+			t.Errorf("abandoned in the middle of moving: %v", err)
+		}
+		empty.must(os.Rename(filepath.Join(empty.dataDir(), "ib_logfile0"), filepath.Join(r.outgoing(), "ib_logfile0")))
+		m.Cleared = true
+		empty.must(r.setMark(m))
+		empty.must(os.Rename(filepath.Join(r.incoming(), "undo_001"), filepath.Join(empty.dataDir(), "undo_001")))
+	}
+	empty.must(empty.rebuild().Place(ctx, nil))
+	empty.must(empty.rebuild().Place(ctx, nil)) // once more changes nothing
+	empty.must(empty.rebuild().Adopt(ctx))
+	empty.follow(primary, false)
+	sameRows(t, primary, empty)
+	if left, err := os.ReadFile(filepath.Join(empty.dataDir(), "server-key.pem")); err != nil || string(left) != "left" {
+		t.Errorf("the host's own file: %q, %v", left, err)
+	}
+	if left, err := filepath.Glob(filepath.Join(r.work, "accounts*")); err != nil || len(left) != 0 {
+		t.Errorf("the manager's password is left in %v, %v", left, err)
+	}
+	empty.must(empty.rebuild().Finish())
+}
+
 // TestCloneThatIsRefused leaves the data as it is, and says why.
 func TestCloneThatIsRefused(t *testing.T) {
 	eachServer(t, func(t *testing.T, k *kind) {
@@ -56,7 +110,7 @@ func TestCloneThatIsRefused(t *testing.T) {
 		defer cancel()
 		donor.must(donor.service.Kill(ctx))
 		errant.must(errant.rebuild().Receive(ctx, cloneFrom(donor)))
-		if err := errant.rebuild().Place(ctx); !errors.Is(err, ErrBackup) {
+		if err := errant.rebuild().Place(ctx, nil); !errors.Is(err, ErrBackup) {
 			t.Fatalf("cloned from nobody: %v", err)
 		}
 		if errant.count() != 51 {

@@ -17,7 +17,11 @@ var kept = []string{"*.pem", "*.key", "*.crt", "*.cnf", "*.flag", "*.err", "lost
 // Place kills the server and puts the copy where its data was; the old data is
 // moved aside. From its first step on only Place itself may go on: the marker
 // says so, and the server must not be started before.
-func (r *Rebuild) Place(ctx context.Context) error {
+//
+// silent, if not nil, is called where the copy is fetched only now (MySQL's CLONE),
+// once this server neither replicates nor acknowledges nor will by itself: a
+// donor that kept it out for that may let it in.
+func (r *Rebuild) Place(ctx context.Context, silent func()) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m, err := r.mark()
@@ -32,7 +36,7 @@ func (r *Rebuild) Place(ctx context.Context) error {
 		return fmt.Errorf("placing a copy: %w: the rebuild is at %q", ErrStage, m.Stage)
 	}
 	if r.clones() {
-		return r.placeClone(ctx, m)
+		return r.placeClone(ctx, m, silent)
 	}
 	// Killed, not stopped: what it would still do is thrown away anyway, and a
 	// clean stop would tell waiting clients success.

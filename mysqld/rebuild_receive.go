@@ -195,15 +195,20 @@ func (r *Rebuild) dropLeftovers() error {
 	return nil
 }
 
-// takeOwner gives the copy to whom the data directory belongs: the server's own
+// takeOwner gives the copy, and paths beside it, to whom the data directory belongs: the server's own
 // account, if this program runs as another.
-func (r *Rebuild) takeOwner() error {
+func (r *Rebuild) takeOwner(paths ...string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(r.cfg.DataDir, &st); err != nil {
 		return fmt.Errorf("looking at the owner of %s: %w", r.cfg.DataDir, err)
 	}
 	if int(st.Uid) == os.Geteuid() {
 		return nil
+	}
+	for _, path := range paths {
+		if err := os.Lchown(path, int(st.Uid), int(st.Gid)); err != nil {
+			return err
+		}
 	}
 	return filepath.WalkDir(r.incoming(), func(path string, _ os.DirEntry, err error) error {
 		if err != nil {

@@ -102,7 +102,7 @@ func testRebuild(t *testing.T, k *kind) {
 	if errant.count() == 0 || errant.stage() != RebuildPrepared {
 		t.Fatal("the old server does not go on while a copy arrives")
 	}
-	errant.must(errant.rebuild().Place(ctx))
+	errant.must(errant.rebuild().Place(ctx, nil))
 	errant.must(errant.rebuild().Adopt(ctx))
 	state, err := errant.History(ctx)
 	errant.must(err)
@@ -138,7 +138,7 @@ func testRebuiltHistoryIsTheDonors(t *testing.T, k *kind) {
 	second.sql("INSERT INTO app.t (v) VALUES ('by the second')", "FLUSH BINARY LOGS", "INSERT INTO app.t (v) VALUES ('again')")
 	first.sql("DROP TABLE app.t")
 	first.receive(second)
-	first.must(first.rebuild().Place(ctx))
+	first.must(first.rebuild().Place(ctx, nil))
 	first.must(first.rebuild().Adopt(ctx))
 	var have, want string
 	first.must(first.boss.QueryRowContext(ctx, "SELECT @@gtid_binlog_state").Scan(&have))
@@ -166,7 +166,7 @@ func testRebuildOfAnEmptyHost(t *testing.T, k *kind) {
 		t.Fatalf("an empty host has data: %v", err)
 	}
 	empty.receive(primary)
-	empty.must(empty.rebuild().Place(ctx))
+	empty.must(empty.rebuild().Place(ctx, nil))
 	empty.must(empty.rebuild().Adopt(ctx))
 	empty.follow(primary, false)
 	sameRows(t, primary, empty)
@@ -210,8 +210,8 @@ func testRebuildSurvivesACrashAtEachMove(t *testing.T, k *kind) {
 			t.Fatalf("started at %s: %v", cut.stage, err)
 		}
 	}
-	errant.must(errant.rebuild().Place(ctx))
-	errant.must(errant.rebuild().Place(ctx)) // once more changes nothing
+	errant.must(errant.rebuild().Place(ctx, nil))
+	errant.must(errant.rebuild().Place(ctx, nil)) // once more changes nothing
 	errant.must(errant.rebuild().Adopt(ctx))
 	errant.must(errant.rebuild().Adopt(ctx))
 	errant.follow(primary, false)
@@ -243,7 +243,7 @@ func testRebuildRefusesHalfACopy(t *testing.T, k *kind) {
 	if err := errant.rebuild().Receive(ctx, Incoming{ID: "1", Stream: half, StateAt: donor.StateAt}); !errors.Is(err, gone) {
 		t.Fatalf("half a copy: %v", err)
 	}
-	if err := errant.rebuild().Place(ctx); !errors.Is(err, ErrStage) {
+	if err := errant.rebuild().Place(ctx, nil); !errors.Is(err, ErrStage) {
 		t.Fatalf("half a copy was placed: %v", err)
 	}
 	donor.must(d.Close()) // a second backup waits for the first

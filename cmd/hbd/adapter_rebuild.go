@@ -148,12 +148,12 @@ func (r *rebuilder) Receive(ctx context.Context, in cluster.Incoming) error {
 	return err
 }
 
-func (r *rebuilder) Place(ctx context.Context) error {
+func (r *rebuilder) Place(ctx context.Context, silent func()) error {
 	b, err := r.rebuild()
 	if err != nil {
 		return err
 	}
-	return b.Place(ctx)
+	return b.Place(ctx, silent)
 }
 
 func (r *rebuilder) Adopt(ctx context.Context) error {
