@@ -69,20 +69,26 @@ func (s *Server) freeze(ctx context.Context, st Status, sever func() error) (Sta
 
 // stopReceiver stops the IO thread and nothing else.
 func (s *Server) stopReceiver(ctx context.Context, sever func() error) error {
+	return s.helped(ctx, s.dialect.words().stopReceiver, severAfter, sever)
+}
+
+// helped runs a statement that may hang, and every so often what makes it go on;
+// nil for nothing. It ends with ctx.
+func (s *Server) helped(ctx context.Context, statement string, every time.Duration, help func() error) error {
 	done := make(chan error, 1)
-	go func() { done <- execute(ctx, s.db, s.dialect.words().stopReceiver) }()
-	if sever == nil {
-		return <-done // execute ends with ctx
+	go func() { done <- execute(ctx, s.db, statement) }()
+	if help == nil {
+		return <-done
 	}
-	ticker := time.NewTicker(severAfter)
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
 		select {
 		case err := <-done:
 			return err
 		case <-ticker.C:
-			if err := sever(); err != nil {
-				s.log.Warn("severing the receiver", "server", s.target(), "error", err)
+			if err := help(); err != nil && ctx.Err() == nil {
+				s.log.Warn("a statement that hangs could not be helped", "server", s.target(), "statement", statement, "error", err)
 			}
 		}
 	}

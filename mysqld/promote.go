@@ -112,23 +112,11 @@ func (s *Server) endReplication(ctx context.Context, position string, sever func
 // is applied. The applier may take up what came in half only now, and STOP would
 // wait for its rest, so that it is freed for as long as STOP takes.
 func (s *Server) stopApplier(ctx context.Context) error {
-	done := make(chan error, 1)
-	go func() { done <- execute(ctx, s.db, s.dialect.words().stopApplier) }()
-	if !s.dialect.stopsInHalf() {
-		return <-done // execute ends with ctx
+	var free func() error
+	if s.dialect.stopsInHalf() {
+		free = func() error { return s.dialect.freeApplier(ctx, s.db) }
 	}
-	ticker := time.NewTicker(freeAfter)
-	defer ticker.Stop()
-	for {
-		select {
-		case err := <-done:
-			return err
-		case <-ticker.C:
-			if err := s.dialect.freeApplier(ctx, s.db); err != nil && ctx.Err() == nil {
-				s.log.Warn("freeing the applier", "server", s.target(), "error", err)
-			}
-		}
-	}
+	return s.helped(ctx, s.dialect.words().stopApplier, freeAfter, free)
 }
 
 // Errors of both servers for what is missing (ER_NO_SUCH_TABLE, ER_BAD_DB_ERROR).
