@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/highbase/highbase/cluster/api"
@@ -57,9 +58,16 @@ func (n *Node) switchover(ctx context.Context, req api.SwitchoverRequest) (api.R
 	if err != nil || result != nil {
 		return deref(result), err
 	}
+	gates := fsm.SwitchoverGates(st, v, to)
+	if slices.ContainsFunc(gates, fsm.PassesSoon) && !req.Plan && req.IfPlan == "" {
+		// It is asked again in a moment. The clients only once: what a server tells of open transactions is no younger when asked for faster.
+		if r := refusedByGate(st, from, to, gates, req); r != nil {
+			return *r, nil
+		}
+	}
 	v.Busy = n.askSessions(ctx, from)
 	v.Now = now() // the answer is younger than the view
-	gates := append(fsm.SwitchoverGates(st, v, to), fsm.BusyGates(st, v)...)
+	gates = append(fsm.SwitchoverGates(st, v, to), fsm.BusyGates(st, v)...)
 	if req.Plan {
 		return n.plan(st, v, from, to, gates, req), nil
 	}
@@ -91,6 +99,9 @@ func (n *Node) chooseSwitchover(st fsm.State, v fsm.View, req api.SwitchoverRequ
 		var why []fsm.Verdict
 		if to, why = fsm.BestCandidate(st, v, from); to == "" {
 			r := refused("switchover.no-candidate", from, "no node can take over")
+			if i := slices.IndexFunc(why, fsm.PassesSoon); i >= 0 {
+				why = why[i : i+1]
+			}
 			for _, w := range why {
 				r.Rule, r.Node, r.Value, r.Threshold = w.Rule, string(w.Node), w.Value, w.Threshold
 				r.Message = fmt.Sprintf("no node can take over: %s: %s", w.Node, w.Why)

@@ -25,6 +25,7 @@ type positionReply struct {
 	Position string `json:"position"`
 	History  string `json:"history"`
 	Contains bool   `json:"contains"`
+	Purged   string `json:"purged"`  // when no position was asked about: what it can send to nobody any more
 	Serving  uint64 `json:"serving"` // epoch this node serves, 0 when it does not
 	Barrier  uint64 `json:"barrier"` // epoch whose barrier this run of mysqld has written, acknowledged
 }
@@ -169,6 +170,7 @@ func (n *Node) position(ctx context.Context, in positionRequest) (positionReply,
 		out.Contains, err = n.cfg.Database.Contains(ctx, in.Position)
 	} else {
 		out.Contains = true
+		out.Purged, err = n.cfg.Database.Purged(ctx)
 	}
 	return out, err
 }

@@ -244,6 +244,19 @@ func (h *host) StopReplication(ctx context.Context) error {
 	return nil
 }
 
+// Discard drops what is not applied, which must be nothing that anybody needs: the caller knows.
+func (h *host) Discard(ctx context.Context, sever func() error) error {
+	if err := h.ask(ctx, "Discard"); err != nil {
+		return err
+	}
+	defer h.leave()
+	h.relay, h.source, h.io, h.sql, h.ack = nil, netip.Addr{}, false, false, false
+	return nil
+}
+
+// Purged: nothing here ever is.
+func (h *host) Purged(context.Context) (string, error) { return "", nil }
+
 // BecomeSource is the four in their order: each is noted and checked by itself.
 func (h *host) BecomeSource(ctx context.Context, position string, acks int, sever func() error) error {
 	received, err := h.Freeze(ctx, sever)

@@ -144,7 +144,8 @@ func (n *Node) freeze(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 	if sv.State != fsm.ServerUp {
 		return nil, fmt.Errorf("mysqld is %s: %s", sv.State, sv.Fault)
 	}
-	if o.From != n.cfg.Node && n.isAt(o.From, sv.SourceHost, sv.SourcePort) {
+	// Only of whom it has followed in the epoch that ends, and so been compared with: what it had of an earlier time may be of a branch that was cut.
+	if o.From != n.cfg.Node && p.Followed+1 == o.Epoch && n.isAt(o.From, sv.SourceHost, sv.SourcePort) {
 		ans.Source = sv.SourceID
 	}
 	ans.Incarnation, ans.Whole = n.incarnation(sv, n.promises.get())

@@ -67,6 +67,10 @@ type Database interface {
 	Drain(ctx context.Context, position string) error
 	// StopReplication makes a drained replica a server of its own.
 	StopReplication(ctx context.Context) error
+	// Discard ends replication and drops what was received and is not applied: only for what nobody needs.
+	Discard(ctx context.Context, sever func() error) error
+	// Purged is what this server has executed and can send to nobody any more; "" where a position does not tell (MariaDB).
+	Purged(ctx context.Context) (string, error)
 	// BecomeSource is Freeze, Drain to position and to all that was received, StopReplication and SourceSync in one, with as few statements as they
 	// need: clients wait meanwhile. It refuses what each of them refuses.
 	BecomeSource(ctx context.Context, position string, acks int, sever func() error) error

@@ -30,6 +30,8 @@ type Rebuilder interface {
 	// itself, silent is called when it certainly acknowledges nothing any more, nor will by itself: the donor may be the primary, which keeps it
 	// out until that is known.
 	Place(ctx context.Context, silent func()) error
+	// Redirect names another donor to a copy that mysqld fetches itself, as long as it is not there.
+	Redirect(host string, port uint16) error
 	// Adopt starts mysqld on the copy, read-only and not replicating, and gives it the history of the copy.
 	Adopt(ctx context.Context) error
 	// Finish removes the old data. Only when the copy has proven good, or the old data is of no use.

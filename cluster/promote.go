@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -58,12 +59,27 @@ func (n *Node) fetch(ctx context.Context, st fsm.State) error {
 	if st.Op.Extra == "" {
 		return n.catchUp(ctx, from, st.Op.Position)
 	}
-	ctx, cancel := context.WithTimeout(ctx, extraLimit)
-	defer cancel()
-	if err := n.catchUp(ctx, from, st.Op.Extra); err != nil {
-		n.log.Warn("what a replica outside the sync set received beyond this node is not taken over: it will be rebuilt", "node", from.ID, "position", st.Op.Extra, "error", err.Error())
+	c, cancel := context.WithTimeout(ctx, extraLimit)
+	err := n.catchUp(c, from, st.Op.Extra)
+	cancel()
+	if err == nil {
+		return nil
 	}
-	return nil
+	n.log.Warn("what a replica outside the sync set received beyond this node is not taken over: it will be rebuilt", "node", from.ID, "position", st.Op.Extra, "error", err.Error())
+	return n.dropExtra(ctx, from, st.Op.Position)
+}
+
+// dropExtra gives up what was fetched and is not applied, and perhaps cannot be: nothing may wait for it. There is none of it before all that this node
+// must hold is applied, because that is applied before the source is changed.
+func (n *Node) dropExtra(ctx context.Context, from fsm.Member, position string) error {
+	if held, err := n.cfg.Database.Contains(ctx, position); err != nil || !held {
+		return err
+	}
+	addr, err := netip.ParseAddr(from.Address)
+	if err != nil {
+		return err
+	}
+	return n.cfg.Database.Discard(ctx, n.severFrom(addr))
 }
 
 // extraLimit bounds the fetching of what is worth having and not needed: clients wait meanwhile.
@@ -75,15 +91,30 @@ func (n *Node) catchUp(ctx context.Context, from fsm.Member, position string) er
 		return err
 	}
 	begin := now()
-	n.repointing.Store(true)
-	defer n.repointing.Store(false)
-	if err := n.cfg.Database.Follow(ctx, from.Address, from.MySQLPort, false); err != nil {
-		return fmt.Errorf("following %s: %w", from.ID, err)
+	old := n.cfg.Prober.Look(ctx)
+	before, _ := n.incarnation(old, n.promises.get())
+	if err := n.followFrozen(ctx, from); err != nil {
+		return err
+	}
+	// It has forgotten nothing: if it cannot serve after all, its answer counts as before.
+	if sv, generation := n.cfg.Prober.Look(ctx), n.cfg.Prober.Generation(); sv.Started == old.Started && generation != "" {
+		if err := n.promiseIncarnation(sv.Started+"/"+generation, before, false); err != nil {
+			return err
+		}
 	}
 	if err := n.cfg.Database.Drain(ctx, position); err != nil {
 		return fmt.Errorf("catching up from %s to %s: %w", from.ID, position, err)
 	}
 	n.log.Info("caught up from another frozen node", "source", from.ID, "position", position, "took", (now() - begin).Round(time.Millisecond).String())
+	return nil
+}
+
+func (n *Node) followFrozen(ctx context.Context, from fsm.Member) error {
+	n.repointing.Store(true)
+	defer n.repointing.Store(false)
+	if err := n.cfg.Database.Follow(ctx, from.Address, from.MySQLPort, false); err != nil {
+		return fmt.Errorf("following %s: %w", from.ID, err)
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -219,10 +220,52 @@ func (r *rebuilds) bringIntoUse(ctx context.Context) error {
 	return r.n.exec.action(ctx, r.place)
 }
 
+// donor is whom the log names as the source of the copy, nil when it orders none any more.
+func (r *rebuilds) donor() (*fsm.Member, error) {
+	st := r.n.store.State()
+	order, ordered := st.RebuildOf(r.n.cfg.Node)
+	if !ordered {
+		return nil, nil
+	}
+	m, ok := st.Member(order.Donor)
+	if !ok {
+		return nil, fmt.Errorf("the donor %s is not a member", order.Donor)
+	}
+	return &m, nil
+}
+
+// letThrough ends this host's own block towards the donor: an older freeze or release may have left one. This node's mysqld neither receives nor
+// acknowledges any more, and its data is given up.
+func (r *rebuilds) letThrough(donor *fsm.Member) {
+	if donor == nil {
+		return
+	}
+	addr, err := netip.ParseAddr(donor.Address)
+	if err == nil {
+		err = r.n.cfg.Addresser.Unblock(addr)
+	}
+	if err != nil {
+		r.n.log.Warn("the donor stays blocked here", "donor", donor.ID, "error", err.Error())
+	}
+}
+
 // place ends with mysqld on the copy. What this node had promised of its old data holds for the copy no longer: it was never writable, and has
 // followed nobody yet.
 func (r *rebuilds) place(ctx context.Context) error {
-	if err := r.n.cfg.Rebuilder.Place(ctx, r.n.isSilent); err != nil {
+	donor, err := r.donor()
+	if err != nil {
+		return err
+	}
+	if donor != nil { // as the log names it now: the one before may be gone
+		if err := r.n.cfg.Rebuilder.Redirect(donor.Address, donor.MySQLPort); err != nil {
+			return err
+		}
+	}
+	silent := func() {
+		r.n.isSilent()
+		r.letThrough(donor)
+	}
+	if err := r.n.cfg.Rebuilder.Place(ctx, silent); err != nil {
 		return err
 	}
 	r.enter("starting")

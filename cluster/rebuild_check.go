@@ -71,9 +71,18 @@ func (r *rebuilds) check(ctx context.Context, purged *int) (fsm.RebuildNeed, err
 	return r.compare(ctx, st, sv, purged)
 }
 
-// sourceLacks tells whether a receiver stopped because its source answered that it has not what was asked for:
-// ER_MASTER_FATAL_ERROR_READING_BINLOG on MariaDB, ER_SERVER_SOURCE_FATAL_ERROR_READING_BINLOG on MySQL.
-func sourceLacks(errno int) bool { return errno == 1236 || errno == 13114 }
+// sourceLacks tells whether a receiver stopped because its source has purged what it asked for. MariaDB's number for that means little else. MySQL's is
+// that of whatever keeps a source from reading its binary logs, a bad disk too, where a copy would only spread the harm: there the source must have
+// purged what this server lacks.
+func sourceLacks(server string, sv fsm.ServerStatus, purged string) bool {
+	switch sv.IOErrno {
+	case 1236: // ER_MASTER_FATAL_ERROR_READING_BINLOG
+		return server == "mariadb"
+	case 13114: // ER_SERVER_SOURCE_FATAL_ERROR_READING_BINLOG
+		return purged != "" && !fsm.Holds(server, sv.Executed, purged)
+	}
+	return false
+}
 
 // compare asks the primary for its history after it has read its own: what is only here then was never there.
 func (r *rebuilds) compare(ctx context.Context, st fsm.State, sv fsm.ServerStatus, purged *int) (fsm.RebuildNeed, error) {
@@ -99,7 +108,7 @@ func (r *rebuilds) compare(ctx context.Context, st fsm.State, sv fsm.ServerStatu
 	switch {
 	case sv.IORunning && !sv.IOConnecting, st.SourceOf(n.cfg.Node) != st.Primary:
 		*purged = 0 // a candidate that is only behind this node answers the same (MariaDB)
-	case sourceLacks(sv.IOErrno):
+	case sourceLacks(st.Server, sv, reply.Purged):
 		*purged++
 	}
 	if *purged < purgedChecks {

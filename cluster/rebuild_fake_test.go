@@ -206,6 +206,8 @@ func mayWipe(n *Node, id string) error {
 	return fsm.MayWipe(n.store.State(), n.cfg.Node, indexOf(id))
 }
 
+func (d *disk) Redirect(string, uint16) error { return nil }
+
 func (d *disk) Adopt(context.Context) error {
 	if err := d.step("Adopt"); err != nil {
 		return err

@@ -32,12 +32,14 @@ func CannotAck(s State, v View, id NodeID) string {
 	return ""
 }
 
-// TwinOf is the primary, or a data node with a lower id, whose mysqld has the same server_id, "" for none. A source takes both for one replica: it ends
+// TwinOf is the primary, or a data node with a lower id that replicates, whose mysqld has the same server_id, "" for none. A source takes both for one replica: it ends
 // the connection of one when the other comes, and an acknowledgement of either counts as that of the other.
 func TwinOf(s State, v View, id NodeID) NodeID {
 	own := v.Node(id).Obs.Server.ServerID
 	for _, other := range s.DataNodes() {
-		if own != 0 && other != id && (other == s.Primary || other < id && id != s.Primary) && v.Fresh(s, other) && v.Node(other).Obs.Server.ServerID == own {
+		sv := v.Node(other).Obs.Server
+		first := other == s.Primary || other < id && id != s.Primary && sv.IORunning && !sv.IOConnecting
+		if own != 0 && other != id && first && v.Fresh(s, other) && sv.ServerID == own {
 			return other
 		}
 	}

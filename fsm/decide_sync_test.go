@@ -351,7 +351,11 @@ func TestTwinsCountOnce(t *testing.T) {
 	if TwinOf(c.s, v, "db1") != "" || CannotAck(c.s, v, "db2") != "" || !strings.Contains(CannotAck(c.s, v, "db3"), "which db2 has too") {
 		t.Errorf("db1 %q, db2 %q, db3 %q", TwinOf(c.s, v, "db1"), CannotAck(c.s, v, "db2"), CannotAck(c.s, v, "db3"))
 	}
-	c.silent["db2"] = true
+	c.obs["db2"].Server.IOConnecting = true
+	if why := CannotAck(c.s, c.view(), "db3"); why != "" {
+		t.Errorf("db3 %q although db2 is connected to nobody", why)
+	}
+	c.obs["db2"].Server.IOConnecting, c.silent["db2"] = false, true
 	if why := CannotAck(c.s, c.view(), "db3"); why != "" {
 		t.Errorf("db3 %q although db2 does not report", why)
 	}

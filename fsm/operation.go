@@ -70,7 +70,7 @@ type Answer struct {
 	LastEpoch   uint64 `json:"last_epoch"`       // newest epoch row it holds
 	Held        uint64 `json:"held"`             // epoch whose primary it was, with all its data still its own; 0 otherwise
 	Whole       uint64 `json:"whole"`            // epoch since whose beginning this incarnation has forgotten nothing; 0 when not known
-	Source      string `json:"source,omitempty"` // whom it received from last, as positions name servers; "" when that is not known
+	Source      string `json:"source,omitempty"` // whom it followed in the epoch that ended, as positions name servers; "" when it did not, or it is not known
 	// Unapplied is how many transactions of what it received it had not applied yet. It is a preference of the leader's and not in the log.
 	Unapplied uint64 `json:"-"`
 }

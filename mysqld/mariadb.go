@@ -118,8 +118,8 @@ func (mariadb) readReplication(ctx context.Context, q querier, st *Status) error
 	}
 	st.HasReplication = true
 	st.SourceHost, st.SourcePort = r["Master_Host"], uint16(r.number("Master_Port"))
-	if id := r.number("Master_Server_Id"); id != 0 {
-		st.SourceID = strconv.FormatUint(id, 10)
+	if id := uint32(r.number("Master_Server_Id")); id != 0 {
+		st.SourceID = strconv.FormatUint(uint64(Status{ServerID: id}.OwnServerID()), 10)
 	}
 	st.SourceByGTID = r["Using_Gtid"] == "Slave_Pos"
 	st.Received = r["Gtid_IO_Pos"]

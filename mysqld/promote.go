@@ -108,6 +108,45 @@ func (s *Server) endReplication(ctx context.Context, position string, sever func
 	return execute(ctx, s.db, w.forgetSource)
 }
 
+// Purged is what this server has executed and can send to nobody any more: on
+// MySQL gtid_purged. MariaDB has nothing like it, and the result is empty.
+func (s *Server) Purged(ctx context.Context) (string, error) {
+	if s.cfg.Dialect != "mysql" {
+		return "", nil
+	}
+	r, err := row(ctx, s.db, "SELECT @@global.gtid_purged AS purged")
+	if err != nil {
+		return "", fmt.Errorf("reading gtid_purged: %w", err)
+	}
+	return withoutSpace(r["purged"]), nil
+}
+
+// Discard ends replication and drops what was received and is not applied,
+// whatever the applier thinks of it: only for what nobody needs. sever destroys
+// the connection to the source.
+func (s *Server) Discard(ctx context.Context, sever func() error) error {
+	unlock, err := s.lockReplication(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	st, err := s.replicaStatus(ctx)
+	if err != nil || !st.HasReplication {
+		return err
+	}
+	if st.IORunning != ThreadNo {
+		if err := s.stopReceiver(ctx, sever); err != nil {
+			return err
+		}
+	}
+	if st.SQLRunning {
+		if err := s.stopApplier(ctx); err != nil {
+			return err
+		}
+	}
+	return execute(ctx, s.db, s.dialect.words().forgetSource)
+}
+
 // stopApplier stops the SQL thread; the receiver is stopped and what came whole
 // is applied. The applier may take up what came in half only now, and STOP would
 // wait for its rest, so that it is freed for as long as STOP takes.

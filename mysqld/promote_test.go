@@ -3,6 +3,37 @@ package mysqld
 import "testing"
 
 // TestBecomeSource: it forgets nothing that was received, refuses what it lacks, and may be repeated.
+// TestDiscard ends replication whatever the applier does, and drops what it has not applied.
+func TestDiscard(t *testing.T) { eachServer(t, testDiscard) }
+
+func testDiscard(t *testing.T, k *kind) {
+	nodes := cluster(t, k, 2, true)
+	source, replica := nodes[0], nodes[1]
+	ctx := testContext(t)
+	source.must(source.insert(ctx, 1))
+	replica.must(replica.Drain(ctx, source.status().Executed))
+	replica.must(replica.SetBarrierWritable(ctx)) // MySQL lets nobody write otherwise
+	conn, err := replica.boss.Conn(ctx)
+	replica.must(err)
+	defer conn.Close()
+	for _, statement := range []string{"SET SESSION sql_log_bin=0", "INSERT INTO app.t VALUES (2, 'in the way')"} {
+		_, err := conn.ExecContext(ctx, statement)
+		replica.must(err)
+	}
+	source.must(source.insert(ctx, 3))
+	replica.eventually("stopped by a row in the way", func() bool { return replica.status().SQLErrno != 0 })
+	for range 2 { // the second time there is nothing left
+		replica.must(replica.Discard(ctx, nil))
+		if st := replica.status(); st.HasReplication || st.Received != st.Executed && st.Received != "" {
+			t.Fatalf("left: %+v", st)
+		}
+	}
+	if n := replica.count(); n != 2 {
+		t.Errorf("%d rows", n)
+	}
+	replica.must(replica.BecomeSource(ctx, replica.status().Executed, 1, nil))
+}
+
 func TestBecomeSource(t *testing.T) { eachServer(t, testBecomeSource) }
 
 func testBecomeSource(t *testing.T, k *kind) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"strconv"
 	"time"
 )
@@ -44,7 +45,10 @@ func (r *Rebuild) placeClone(ctx context.Context, m rebuildMark, silent func()) 
 		return fmt.Errorf("starting the server to clone into: %w", err)
 	}
 	s := r.cfg.Server
-	if m.Stage == RebuildPrepared {
+	if err := r.isItsOwn(ctx); err != nil {
+		return err
+	}
+	if m.Began == "" {
 		begun, err := row(ctx, s.db, "SELECT CAST(NOW(3) AS CHAR) AS now_is")
 		if err != nil {
 			return fmt.Errorf("asking the server for the time: %w", err)
@@ -53,6 +57,10 @@ func (r *Rebuild) placeClone(ctx context.Context, m rebuildMark, silent func()) 
 		if err := r.setMark(m); err != nil {
 			return err
 		}
+	}
+	// Also while a clone goes on that was begun before this program was restarted.
+	if st, err := s.Status(ctx); err == nil && silent != nil && st.IORunning == ThreadNo && !st.ReplicaSemiSyncEnabled && !st.ReplicaSemiSyncActive {
+		silent()
 	}
 	done, err := s.cloned(ctx, m.Began)
 	if err == nil && !done {
@@ -71,6 +79,35 @@ func (r *Rebuild) placeClone(ctx context.Context, m rebuildMark, silent func()) 
 		}
 	}
 	m.Stage = RebuildPlaced
+	return r.setMark(m)
+}
+
+// isItsOwn makes sure that the server which is about to lose its data is the one
+// whose data directory was looked at.
+func (r *Rebuild) isItsOwn(ctx context.Context) error {
+	st, err := r.cfg.Server.Status(ctx)
+	if err != nil {
+		return err
+	}
+	dir, err := filepath.EvalSymlinks(st.DataDir)
+	if err != nil {
+		return fmt.Errorf("finding the server's data directory: %w", err)
+	}
+	if filepath.Clean(dir) != filepath.Clean(r.cfg.DataDir) {
+		return fmt.Errorf("%w: the server's data is in %s, and hbd was told %s (server.data_dir): nothing is cloned into it", ErrUnsupported, dir, r.cfg.DataDir)
+	}
+	return nil
+}
+
+// Redirect names another donor to a copy that the server fetches itself.
+func (r *Rebuild) Redirect(host string, port uint16) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m, err := r.mark()
+	if err != nil || !r.clones() || m.Stage != RebuildPrepared && m.Stage != RebuildPlacing && m.Stage != RebuildEntering || m.Host == host && m.Port == port {
+		return err
+	}
+	m.Host, m.Port = host, port
 	return r.setMark(m)
 }
 
@@ -153,7 +190,9 @@ func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) error 
 		return nil
 	}
 	// It still runs, on whatever data it has left.
-	err = errors.Join(err, s.setGlobals(ctx, s.dialect.words().readOnly))
+	c, end := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer end()
+	err = errors.Join(err, s.setGlobals(c, s.dialect.words().readOnly))
 	if serverErrorNumber(err) == errCloneConflicts {
 		return fmt.Errorf("cloning from %s: a clone is under way already: %w", donor, err)
 	}

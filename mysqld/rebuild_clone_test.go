@@ -27,7 +27,16 @@ func TestRebuildByClone(t *testing.T) {
 		if errant.stage() != RebuildPrepared || errant.count() != 51 {
 			t.Fatalf("stage %q, %d rows", errant.stage(), errant.count())
 		}
-		errant.must(errant.rebuild().Place(ctx, nil))
+		told := 0
+		errant.must(errant.rebuild().Place(ctx, func() {
+			told++
+			if st := errant.status(); st.IORunning != ThreadNo || st.ReplicaSemiSyncEnabled || st.ReplicaSemiSyncActive {
+				t.Errorf("said to be silent: %+v", st)
+			}
+		}))
+		if told == 0 {
+			t.Error("nobody was told that it acknowledges nothing any more")
+		}
 		// As after a crash of this program before it could note the end: the clone
 		// that was made is found, and no second one begun.
 		r := errant.rebuild()

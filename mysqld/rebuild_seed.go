@@ -17,13 +17,16 @@ type initializer interface {
 	initialize(ctx context.Context, dir, statements string) error
 }
 
-// seed makes a new server's data, with no account but the manager's and root on
-// the socket, on a host that has none: CLONE needs a running server to clone
+// seed makes a new server's data, with no account but the manager's, on a host
+// that has none: CLONE needs a running server to clone
 // into, and replaces all of it. What failed starts have left is moved aside.
 //
 // It is made beside the data directory and moved there in steps that may be
 // repeated; RebuildEntering says that this has begun.
 func (r *Rebuild) seed(ctx context.Context, m *rebuildMark) error {
+	if err := os.Remove(r.accountsFile()); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a run that was killed
+		return err
+	}
 	if m.Stage == RebuildPrepared {
 		if has, err := HasData(r.cfg.DataDir); err != nil || has {
 			return err
@@ -43,6 +46,10 @@ func (r *Rebuild) seed(ctx context.Context, m *rebuildMark) error {
 	if m.Stage != RebuildEntering {
 		return nil
 	}
+	// What failed starts have left running would write into it.
+	if err := r.cfg.Service.Kill(ctx); err != nil {
+		return fmt.Errorf("killing the server before its data is made: %w", err)
+	}
 	if !m.Cleared {
 		if err := moveAll(r.cfg.DataDir, r.outgoing(), stay); err != nil {
 			return err
@@ -55,9 +62,11 @@ func (r *Rebuild) seed(ctx context.Context, m *rebuildMark) error {
 	if err := moveAll(r.incoming(), r.cfg.DataDir, replace); err != nil {
 		return err
 	}
-	m.Stage, m.Cleared = RebuildPrepared, false
+	m.Stage, m.Cleared = RebuildPlacing, false
 	return r.setMark(*m)
 }
+
+func (r *Rebuild) accountsFile() string { return filepath.Join(r.work, "accounts.sql") }
 
 // initialize fills the directory that copies come into. The manager's password
 // is in a file that only the server's account may read, and only meanwhile.
@@ -77,7 +86,7 @@ func (r *Rebuild) initialize(ctx context.Context) error {
 	if err := os.Mkdir(r.incoming(), 0o700); err != nil {
 		return err
 	}
-	file := filepath.Join(r.work, "accounts.sql")
+	file := r.accountsFile()
 	if err := os.WriteFile(file, []byte(strings.Join(statements, ";\n")+";\n"), 0o600); err != nil {
 		return err
 	}
@@ -88,15 +97,17 @@ func (r *Rebuild) initialize(ctx context.Context) error {
 	return service.initialize(ctx, r.incoming(), file)
 }
 
-// managerStatements make the account that this program logs in with. One
-// statement stands on one line, as an init file wants it.
+// managerStatements make the account that this program logs in with, and leave no
+// other: root would be without a password. One statement stands on one line, as an
+// init file wants it.
 func managerStatements(cfg Config) ([]string, error) {
 	account := literal(cfg.ManagerUser) + "@'localhost'"
 	grants, err := ManagerGrants(cfg.Dialect, account)
 	if err != nil {
 		return nil, err
 	}
-	return append([]string{"CREATE USER " + account + " IDENTIFIED BY " + literal(cfg.ManagerPassword)}, grants...), nil
+	statements := append([]string{"CREATE USER " + account + " IDENTIFIED BY " + literal(cfg.ManagerPassword)}, grants...)
+	return append(statements, "DROP USER 'root'@'localhost'"), nil
 }
 
 // literal quotes a string of a statement that no placeholder can stand in.

@@ -186,7 +186,11 @@ func (d *database) Drain(ctx context.Context, position string) error {
 	return d.server.Drain(ctx, position)
 }
 
-func (d *database) StopReplication(ctx context.Context) error { return d.server.StopReplication(ctx) }
+func (d *database) Discard(ctx context.Context, sever func() error) error {
+	return d.server.Discard(ctx, sever)
+}
+func (d *database) Purged(ctx context.Context) (string, error) { return d.server.Purged(ctx) }
+func (d *database) StopReplication(ctx context.Context) error  { return d.server.StopReplication(ctx) }
 
 // BecomeSource implements cluster.Database.
 func (d *database) BecomeSource(ctx context.Context, position string, acks int, sever func() error) error {

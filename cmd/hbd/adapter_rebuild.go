@@ -156,6 +156,14 @@ func (r *rebuilder) Place(ctx context.Context, silent func()) error {
 	return b.Place(ctx, silent)
 }
 
+func (r *rebuilder) Redirect(host string, port uint16) error {
+	b, err := r.rebuild()
+	if err != nil {
+		return err
+	}
+	return b.Redirect(host, port)
+}
+
 func (r *rebuilder) Adopt(ctx context.Context) error {
 	b, err := r.rebuild()
 	if err != nil {

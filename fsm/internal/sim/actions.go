@@ -132,7 +132,10 @@ func (n *node) takeExtra() {
 		return
 	}
 	from := n.w.node(op.Fetch)
-	if more := from.sv.readable(); from.sv.up() && n.w.linked(n, from) && common(v.log, more) == len(v.log) && len(more) > len(v.log) {
+	if more := from.sv.readable(); from.sv.up() && n.w.linked(n, from) && len(more) > len(v.log) {
+		if common(v.log, more) < len(v.log) {
+			n.w.fail("%s takes over from %s what is of another history: %d in common, had %d", n.id, from.id, common(v.log, more), len(v.log))
+		}
 		n.w.say(n, "takes over from %s up to %d, had %d", from.id, len(more), len(v.log))
 		n.w.res.Extras++
 		v.log = slices.Clone(more)

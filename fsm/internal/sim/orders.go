@@ -77,7 +77,7 @@ func (n *node) freeze(o fsm.Order, answer func(reply)) {
 		n.poll(o, 300, func() bool { return !o.Drained || !v.up() || !v.hasReplication || v.waiting() == 0 }, func() {
 			a := fsm.Answer{Node: n.id, Epoch: o.Epoch, Incarnation: v.incarnation(), Received: v.position(len(v.log)), LastEpoch: v.lastEpoch(),
 				Held: n.own(), Whole: n.whole()}
-			if v.hasReplication && v.source != nil && v.source.id == o.From {
+			if v.hasReplication && v.source != nil && v.source.id == o.From && n.followed+1 == o.Epoch {
 				a.Source = v.source.name()
 			}
 			if !v.up() {
