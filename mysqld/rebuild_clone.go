@@ -189,10 +189,11 @@ func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) error 
 	if number := serverErrorNumber(err); err == nil || number == errRestartFailed || number == 0 && Classify(err) == FaultDown {
 		return nil
 	}
-	// It still runs, on whatever data it has left.
-	c, end := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer end()
-	err = errors.Join(err, s.setGlobals(c, s.dialect.words().readOnly))
+	if ctx.Err() == nil { // else the clone goes on without us, and is waited for when this is due again
+		c, end := context.WithTimeout(ctx, 5*time.Second)
+		defer end()
+		err = errors.Join(err, s.setGlobals(c, s.dialect.words().readOnly))
+	}
 	if serverErrorNumber(err) == errCloneConflicts {
 		return fmt.Errorf("cloning from %s: a clone is under way already: %w", donor, err)
 	}
