@@ -72,6 +72,12 @@ func readProcess(pid int) (p process, ok bool) {
 	return process{pid: pid, parent: parent, state: fields[0][0], argv: argv}, true
 }
 
+// ending reports whether the process is a zombie, or will be at once: it has given back its memory already, and with it
+// its command line, by which it is found.
+func (p process) ending() bool {
+	return p.state == 'Z' || p.state == 'X' || len(p.argv) == 1 && p.argv[0] == ""
+}
+
 // findByArgument returns the process with an argument ending in suffix, preferring one whose parent is parent; 0 if
 // there is none. A server is found by its option file and hbd by its configuration, which survives every kind of
 // restart, where a pid file may be stale.

@@ -130,10 +130,10 @@ func (k *keeper) Start() error {
 	return k.launch()
 }
 
-// hasEnded reports whether a child is only waiting to be collected.
+// hasEnded reports whether a child is only waiting to be collected, or about to.
 func hasEnded(pid int) bool {
 	p, ok := readProcess(pid)
-	return !ok || p.state == 'Z' || p.state == 'X'
+	return !ok || p.ending()
 }
 
 // launch starts the process unless it runs; k.mu is held.
