@@ -90,11 +90,11 @@ func (r *Rebuild) initialize(ctx context.Context) error {
 	if err := os.WriteFile(file, []byte(strings.Join(statements, ";\n")+";\n"), 0o600); err != nil {
 		return err
 	}
-	defer os.Remove(file)
-	if err := r.takeOwner(file, r.work); err != nil {
-		return err
+	err = r.takeOwner(file, r.work)
+	if err == nil {
+		err = service.initialize(ctx, r.incoming(), file)
 	}
-	return service.initialize(ctx, r.incoming(), file)
+	return errors.Join(err, os.Remove(file))
 }
 
 // managerStatements make the account that this program logs in with, and leave no
