@@ -40,11 +40,11 @@ func positionOf(s State, a Answer) gtid.Set {
 	return set
 }
 
-// extraPatience is how long a failover that could be decided waits for the answer of a replica outside the sync set. The answers of members take no
-// less, as a rule.
+// extraPatience is how long a failover that could be decided waits for an answer that may hold more: of a replica outside the sync set, or of a member
+// that is not needed.
 const extraPatience = 200 * time.Millisecond
 
-// extraMayCome names a replica outside the sync set that follows the old primary and is about to say what it received.
+// extraMayCome names a replica that follows the old primary and is about to say what it received.
 func (d *deciding) extraMayCome() (NodeID, bool) {
 	old, ok := d.s.Member(d.s.Op.From)
 	if !ok || d.s.Base != nil || d.v.Now-d.v.StepSince > extraPatience {

@@ -55,9 +55,8 @@ type dialect interface {
 	// executed. Both threads are stopped.
 	prepareFollow(ctx context.Context, q querier, st Status) error
 	// revive applies what the relay log holds while both threads are stopped
-	// and leaves the applier running if it can (running) or both stopped. st is
-	// what replicaStatus reads, if no more.
-	revive(ctx context.Context, s *Server, st Status) (running bool, err error)
+	// and leaves the applier running if it can (running) or both stopped.
+	revive(ctx context.Context, s *Server) (running bool, err error)
 
 	// acceptOwn gives the statements that make a receiver without semi-sync take
 	// transactions that this server wrote itself; takeBack those that give it its

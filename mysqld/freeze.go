@@ -121,7 +121,7 @@ func (s *Server) ensureApplier(ctx context.Context, st Status) (running bool, er
 	case st.SQLErrno != 0 && !Transient(st.SQLErrno):
 		return false, fmt.Errorf("%w: %d %s", ErrApplierStopped, st.SQLErrno, st.SQLError)
 	case st.IORunning == ThreadNo:
-		return s.dialect.revive(ctx, s, st)
+		return s.dialect.revive(ctx, s)
 	}
 	if err := execute(ctx, s.db, s.dialect.words().startApplier); err != nil {
 		return false, err

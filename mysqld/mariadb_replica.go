@@ -62,7 +62,7 @@ func (mariadb) prepareFollow(ctx context.Context, q querier, st Status) error {
 // It applies under another server_id, whatever the server has now: after a
 // restart that is its own, and what it received without semi-sync bears no mark
 // that its own transactions among it are to be applied.
-func (m mariadb) revive(ctx context.Context, s *Server, _ Status) (bool, error) {
+func (m mariadb) revive(ctx context.Context, s *Server) (bool, error) {
 	held, err := m.unapplied(ctx, s.db)
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRescue, err)

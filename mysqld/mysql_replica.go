@@ -45,7 +45,7 @@ func (mysqlDialect) prepareFollow(context.Context, querier, Status) error { retu
 
 // revive: MySQL keeps its relay log when a thread is started (with
 // relay_log_recovery off, which Status checks), so the applier just runs.
-func (m mysqlDialect) revive(ctx context.Context, s *Server, _ Status) (bool, error) {
+func (m mysqlDialect) revive(ctx context.Context, s *Server) (bool, error) {
 	if err := execute(ctx, s.db, m.words().startApplier); err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRescue, err)
 	}

@@ -114,7 +114,7 @@ func cloneIntoAnEmptyHost(t *testing.T, primary, empty *node, crashes bool) {
 func TestCloneThatIsRefused(t *testing.T) {
 	eachServer(t, func(t *testing.T, k *kind) {
 		k.only(t, "mysql", "it has no CLONE")
-		_, donor, errant := errantReplica(t, k)
+		primary, donor, errant := errantReplica(t, k)
 		ctx, cancel := context.WithCancel(testContext(t))
 		defer cancel()
 		donor.must(donor.service.Kill(ctx))
@@ -124,6 +124,13 @@ func TestCloneThatIsRefused(t *testing.T) {
 		}
 		if errant.count() != 51 {
 			t.Fatalf("%d rows", errant.count())
+		}
+		// Another donor is named.
+		errant.must(errant.rebuild().Redirect("127.0.0.1", primary.port))
+		errant.must(errant.rebuild().Place(ctx, nil))
+		errant.must(errant.rebuild().Adopt(ctx))
+		if errant.count() != 50 {
+			t.Fatalf("%d rows after a copy of the primary", errant.count())
 		}
 	})
 }

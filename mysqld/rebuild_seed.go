@@ -18,8 +18,8 @@ type initializer interface {
 }
 
 // seed makes a new server's data, with no account but the manager's, on a host
-// that has none: CLONE needs a running server to clone
-// into, and replaces all of it. What failed starts have left is moved aside.
+// that has none: CLONE needs a running server to clone into, and replaces all of
+// it. What failed starts have left is moved aside.
 //
 // It is made beside the data directory and moved there in steps that may be
 // repeated; RebuildEntering says that this has begun.
