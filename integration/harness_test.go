@@ -39,7 +39,7 @@ func (s *scenario) startClients() {
 	if s.load, err = s.StartWorkload(s.ctx, Load{}); err != nil {
 		s.Fatal(err)
 	}
-	s.sampler = s.StartSampler(s.ctx, s.load.Ledger)
+	s.sampler = s.StartSampler(s.ctx, s.load.Ledger, 0)
 	s.Cleanup(s.stopClients)
 }
 

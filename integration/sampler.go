@@ -20,6 +20,7 @@ const maxBlind = 60 * time.Millisecond
 // so a frozen daemon is seen as it really is.
 type Sampler struct {
 	ledger *Ledger // for the clock, so that its samples and the clients' compare
+	every  time.Duration
 	stop   context.CancelFunc
 	done   sync.WaitGroup
 
@@ -27,10 +28,11 @@ type Sampler struct {
 	samples []Sample
 }
 
-// StartSampler begins to look, every 15 ms at each host, until Stop.
-func (c *Cluster) StartSampler(ctx context.Context, ledger *Ledger) *Sampler {
+// StartSampler begins to look, every so often at each host, until Stop.
+func (c *Cluster) StartSampler(ctx context.Context, ledger *Ledger, every time.Duration) *Sampler {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s := &Sampler{ledger: ledger, stop: stop}
+	setDefault(&every, 15*time.Millisecond)
+	s := &Sampler{ledger: ledger, every: every, stop: stop}
 	for _, host := range c.DataHosts() {
 		// Short bounds: a host that does not hold the address would wait for the network.
 		cfg := c.viaAddress(host, 100*time.Millisecond, 200*time.Millisecond)
@@ -61,7 +63,7 @@ func (s *Sampler) watch(ctx context.Context, host string, ids map[uint32]string,
 		}
 	}
 	defer drop()
-	for ; ctx.Err() == nil; pause(ctx, 15*time.Millisecond) {
+	for ; ctx.Err() == nil; pause(ctx, s.every) {
 		from := s.ledger.Now()
 		if conn == nil {
 			conn, _ = connect(ctx, cfg) // not to be reached is one of the answers

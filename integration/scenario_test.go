@@ -165,7 +165,7 @@ func (s *scenario) begin() {
 	if s.load, err = s.StartWorkload(ctx, s.clients); err != nil {
 		s.Fatal(err)
 	}
-	s.sampler = s.StartSampler(ctx, s.load.Ledger)
+	s.sampler = s.StartSampler(ctx, s.load.Ledger, s.clients.Look)
 	s.writesGoOn()
 	s.at = s.load.Now()
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/highbase/highbase/sandbox"
 )
 
 // table is where the workload writes. Each workload has a run number of its own, so
@@ -33,6 +35,7 @@ type Load struct {
 	From    string        // host that the clients run on; the client host
 	At      string        // what they connect to, HOST:PORT; the virtual address
 	Blind   bool          // nobody reads
+	Look    time.Duration // between two looks of the sampler at a host; 15 ms
 }
 
 // Workload is clients at work: writers and one reader on the client host, all through
@@ -43,6 +46,7 @@ type Workload struct {
 	config *mysql.Config
 	hosts  map[uint32]string
 	load   Load
+	outlet *sandbox.Outlet // of clients on the client host
 	stop   context.CancelFunc
 	done   sync.WaitGroup
 }
@@ -57,6 +61,14 @@ func (c *Cluster) StartWorkload(ctx context.Context, load Load) (*Workload, erro
 	w := &Workload{Ledger: NewLedger(), run: time.Now().UnixNano(), hosts: c.ids, load: load}
 	setDefault(&load.From, clientHost)
 	w.config = c.viaAddress(load.From, load.Connect, load.Answer)
+	if load.From == clientHost {
+		w.outlet = c.Outlet(clientHost)
+		w.config.DialFunc = func(ctx context.Context, _, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, load.Connect)
+			defer cancel()
+			return w.outlet.Dial(ctx, addr)
+		}
+	}
 	if load.At != "" {
 		w.config.Addr = load.At
 	}
@@ -96,6 +108,9 @@ func setDefault[T comparable](field *T, value T) {
 func (w *Workload) Stop() {
 	w.stop()
 	w.done.Wait()
+	if w.outlet != nil {
+		w.outlet.Close()
+	}
 }
 
 // viaAddress is a driver configuration for connections to the virtual address that

@@ -36,6 +36,7 @@ const createLoadTable = "CREATE TABLE IF NOT EXISTS " + loadTable +
 type Load struct {
 	sb     *Sandbox
 	config *mysql.Config
+	outlet *Outlet
 	ledger *ledger
 	stop   context.CancelFunc
 	done   sync.WaitGroup
@@ -50,15 +51,17 @@ func (s *Sandbox) StartLoad(ctx context.Context, dsn string, writers int) (*Load
 	}
 	cfg.ReadTimeout, cfg.WriteTimeout = loadAnswer, loadAnswer
 	cfg.Logger = &mysql.NopLogger{} // broken connections are what this is about, and are counted
-	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+	outlet := s.Outlet("client")
+	cfg.DialFunc = func(ctx context.Context, _, addr string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, loadConnect)
 		defer cancel()
-		return s.Dial(ctx, "client", network, addr)
+		return outlet.Dial(ctx, addr)
 	}
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
-	l := &Load{sb: s, config: cfg, ledger: newLedger(), stop: stop}
+	l := &Load{sb: s, config: cfg, outlet: outlet, ledger: newLedger(), stop: stop}
 	if err := retry(ctx, "the table for the load is there", l.createTable); err != nil {
 		stop()
+		outlet.Close()
 		return nil, err
 	}
 	for i := 1; i <= writers; i++ {
@@ -77,6 +80,7 @@ func (s *Sandbox) StartLoad(ctx context.Context, dsn string, writers int) (*Load
 func (l *Load) Stop() {
 	l.stop()
 	l.done.Wait()
+	l.outlet.Close()
 }
 
 // Now is the instant on the clock of this Load, monotonic and 0 at its beginning.

@@ -2,13 +2,8 @@ package sandbox
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"os"
-	"runtime"
-
-	"github.com/vishvananda/netns"
 )
 
 // dial opens a connection inside a host's network and returns its descriptor.
@@ -52,35 +47,16 @@ func (p plan) resolve(address string) (string, error) {
 	return net.JoinHostPort(h.Address, port), nil
 }
 
-// dialFrom dials with a thread that is in the host's network for the moment. The socket belongs to that network for
-// good; a literal address keeps the dialler on this goroutine, so on this thread.
-func (r *runner) dialFrom(ctx context.Context, h *host, network, address string) (net.Conn, error) {
-	pid := h.pid()
-	if pid == 0 {
-		return nil, fmt.Errorf("%s is down", h.Name)
+// dialFrom dials from a host's network: a literal address keeps the dialler on this goroutine, so on this thread.
+func (r *runner) dialFrom(ctx context.Context, h *host, network, address string) (conn net.Conn, err error) {
+	err = r.inNetwork(h, func() (err error) {
+		var d net.Dialer
+		conn, err = d.DialContext(ctx, network, address)
+		return err
+	})
+	if err != nil && conn != nil {
+		conn.Close()
+		conn = nil
 	}
-	there, err := netns.GetFromPid(pid)
-	if err != nil {
-		return nil, fmt.Errorf("opening the network of %s: %w", h.Name, err)
-	}
-	defer there.Close()
-	runtime.LockOSThread()
-	here, err := netns.Get()
-	if err != nil {
-		runtime.UnlockOSThread()
-		return nil, fmt.Errorf("opening our own network: %w", err)
-	}
-	defer here.Close()
-	if err := netns.Set(there); err != nil {
-		runtime.UnlockOSThread()
-		return nil, fmt.Errorf("entering the network of %s: %w", h.Name, err)
-	}
-	var d net.Dialer
-	conn, dialErr := d.DialContext(ctx, network, address)
-	if err := netns.Set(here); err != nil {
-		// The thread stays locked and ends with this goroutine: nothing else may run in the wrong network.
-		return nil, errors.Join(dialErr, fmt.Errorf("leaving the network of %s: %w", h.Name, err))
-	}
-	runtime.UnlockOSThread()
-	return conn, dialErr
+	return conn, err
 }

@@ -156,6 +156,12 @@ func (r *runner) handle(ctx context.Context, req request, files []*os.File) (rep
 			return errorReply(err), nil
 		}
 		return reply{}, []*os.File{file}
+	case "sockets":
+		files, err := r.sockets(req)
+		if err != nil {
+			return errorReply(err), nil
+		}
+		return reply{}, files
 	case "running":
 		h, err := r.host(req.Host)
 		if err == nil {
