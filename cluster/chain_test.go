@@ -35,10 +35,16 @@ func (u *unit) rollBack() {
 // switchedOver carries the chained change on to its promote.
 func (u *unit) switchedOver() {
 	u.t.Helper()
+	u.switchedTo([]fsm.SyncMember{{Node: "db1"}, {Node: "db3"}})
+}
+
+// switchedTo is that with another set.
+func (u *unit) switchedTo(members []fsm.SyncMember) {
+	u.t.Helper()
 	op := u.store.State().Op
 	u.apply(fsm.Command{Release: &fsm.Release{OpID: op.ID, Epoch: 1}})
 	u.apply(fsm.Command{Promote: &fsm.Promote{OpID: op.ID, Epoch: 1, To: op.To, Won: fsm.WonSwitchover, Position: "0-1-1",
-		Release: &fsm.Answer{Node: "db1", Epoch: 1, Received: "0-1-1"}, Members: []fsm.SyncMember{{Node: "db1"}, {Node: "db3"}}, Acks: 1}})
+		Release: &fsm.Answer{Node: "db1", Epoch: 1, Received: "0-1-1"}, Members: members, Acks: 1}})
 }
 
 // towards is what Reconcile asks for at this moment.

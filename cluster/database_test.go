@@ -258,25 +258,31 @@ func (h *host) Discard(ctx context.Context, sever func() error) error {
 func (h *host) Purged(context.Context) (string, error) { return "", nil }
 
 // BecomeSource is the four in their order: each is noted and checked by itself.
-func (h *host) BecomeSource(ctx context.Context, position string, acks int, sever func() error) error {
+func (h *host) BecomeSource(ctx context.Context, position string, acks int, sever func() error) (string, error) {
 	received, err := h.Freeze(ctx, sever)
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, target := range slices.Compact([]string{position, received}) {
 		if err := h.Drain(ctx, target); err != nil {
-			return err
+			return "", err
 		}
 	}
 	if err := h.StopReplication(ctx); err != nil {
-		return err
+		return "", err
 	}
-	return h.SourceSync(ctx, acks)
+	return h.Server().Started, h.SourceSync(ctx, acks)
 }
 
-func (h *host) WriteBarrier(ctx context.Context, epoch uint64, _ string) (string, error) {
+// BecameSource tells nothing new: what is looked at here is the truth.
+func (h *host) BecameSource(run string, _ int) bool { return run == h.Server().Started }
+
+// ForgetSource has nothing to forget: StopReplication has.
+func (h *host) ForgetSource(context.Context) error { return nil }
+
+func (h *host) WriteBarrier(ctx context.Context, epoch uint64, _ string) error {
 	if err := h.ask(ctx, "WriteBarrier"); err != nil {
-		return "", err
+		return err
 	}
 	if h.mode == modeReadOnly || h.acks == 0 && !h.mayBeAsync() {
 		h.w.breach("%s: writes a barrier while it is %s and needs %d acknowledgements", h.id, h.mode, h.acks)
@@ -285,14 +291,13 @@ func (h *host) WriteBarrier(ctx context.Context, epoch uint64, _ string) (string
 		h.w.breach("%s: writes the barrier of epoch %d after that of %d", h.id, epoch, last)
 	}
 	h.w.mu.Unlock()
-	x, err := h.w.commit(ctx, h, epoch)
-	if err != nil {
-		return "", err
+	if _, err := h.w.commit(ctx, h, epoch); err != nil {
+		return err
 	}
 	h.w.mu.Lock()
 	defer h.leave()
 	h.barrier, h.barrierIn = epoch, h.run
-	return x.String(), nil
+	return nil
 }
 
 func (h *host) LastEpoch(ctx context.Context) (uint64, error) {

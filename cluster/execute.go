@@ -13,17 +13,37 @@ import (
 // errOvertaken is returned by an action whose right has passed: a newer order was accepted or a newer epoch applied.
 var errOvertaken = errors.New("a newer order or epoch has come")
 
+// errNotDue: what an action was to bring about has come about while it waited for its turn, and was seen.
+var errNotDue = errors.New("not due any more")
+
+// releasedAlready tells that the release, for which a fence waited, has made mysqld read-only.
+func (n *Node) releasedAlready(ctx context.Context) bool {
+	st := n.store.State()
+	if st.Op == nil || st.Primary != n.cfg.Node || n.promises.get().ReleasedOp != st.Op.ID {
+		return false
+	}
+	sv := n.cfg.Prober.Look(ctx)
+	return sv.State == fsm.ServerUp && sv.ReadOnly
+}
+
 // carryOut does the actions of one judgement in order and stops at the first that fails: the next judgement sees what is left.
 func (n *Node) carryOut(ctx context.Context, actions []fsm.Action) {
-	done := true
+	done, looks := true, false
 	for _, a := range actions {
 		start := now()
 		err := n.exec.action(ctx, func(ctx context.Context) error {
 			if err := n.mayStill(a); err != nil {
 				return err
 			}
+			if a.Kind == fsm.ActSelfFence && n.releasedAlready(ctx) {
+				return errNotDue
+			}
 			return n.execute(ctx, a)
 		})
+		if errors.Is(err, errNotDue) {
+			continue
+		}
+		looks = looks || !seenByItself[a.Kind]
 		n.stats.acted(a, err, now()-start)
 		if err != nil {
 			if !errors.Is(err, errOvertaken) && !errors.Is(err, errPreempted) && ctx.Err() == nil {
@@ -36,7 +56,7 @@ func (n *Node) carryOut(ctx context.Context, actions []fsm.Action) {
 			n.log.Info("action", "action", a.Kind, "rule", a.Rule, "epoch", a.Epoch, "took", (now() - start).Round(100*time.Microsecond))
 		}
 	}
-	if done && !slices.ContainsFunc(actions, func(a fsm.Action) bool { return !seenByItself[a.Kind] }) {
+	if done && !looks {
 		return
 	}
 	// What was changed must be seen before it is judged again.
@@ -103,6 +123,8 @@ func (n *Node) execute(ctx context.Context, a fsm.Action) error {
 		return n.barrier(ctx, a)
 	case fsm.ActOpen:
 		return n.openService(ctx, a, st)
+	case fsm.ActForget:
+		return db.ForgetSource(ctx)
 	case fsm.ActFollow:
 		return n.follow(ctx, a, st)
 	case fsm.ActNudge:

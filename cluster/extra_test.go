@@ -61,9 +61,10 @@ func TestExtraIsNotNeeded(t *testing.T) {
 		if err := u.execute(u.short(), u.action(fsm.ActStopFollow)); err != nil {
 			t.Fatalf("%s: %v", k.name, err)
 		}
-		if place(u.host.log) != "0-1-2" || u.host.source.IsValid() || u.host.count("Discard") != 1 || u.promises.get().Held != u.store.State().Epoch {
+		if place(u.host.log) != "0-1-2" || u.host.source.IsValid() || u.host.count("Discard") != 1 {
 			t.Errorf("%s: it is at %s after %v", k.name, place(u.host.log), u.host.made())
 		}
+		await(t, "its data is its own", func() bool { return u.promises.get().Held == u.store.State().Epoch })
 	}
 }
 

@@ -20,6 +20,9 @@ type Prober interface {
 	Look(ctx context.Context) fsm.ServerStatus
 	// Generation is the server's receive generation: while it stays the same, nothing received was forgotten. "" is unknown.
 	Generation() string
+	// BecameSource takes over, without asking the server, that a run of it is no replica any more and waits for so many acknowledgements. It
+	// reports whether that is the run it knows; if not, a look is needed.
+	BecameSource(run string, acks int) bool
 	// Changed receives (capacity one, never blocking the prober) when the state may have changed: at once when mysqld dies.
 	Changed() <-chan struct{}
 	// Reach logs in to the mysqld at host:port and returns nil when it answered.
@@ -72,10 +75,12 @@ type Database interface {
 	// Purged is what this server has executed and can send to nobody any more; "" where a position does not tell (MariaDB).
 	Purged(ctx context.Context) (string, error)
 	// BecomeSource is Freeze, Drain to position and to all that was received, StopReplication and SourceSync in one, with as few statements as they
-	// need: clients wait meanwhile. It refuses what each of them refuses.
-	BecomeSource(ctx context.Context, position string, acks int, sever func() error) error
+	// need: clients wait meanwhile. It refuses what each of them refuses. It returns the run of mysqld that became one, "" if that is not known.
+	BecomeSource(ctx context.Context, position string, acks int, sever func() error) (run string, err error)
+	// ForgetSource removes what BecomeSource left of the source that was.
+	ForgetSource(ctx context.Context) error
 	// WriteBarrier writes this epoch's row and returns when its commit is acknowledged.
-	WriteBarrier(ctx context.Context, epoch uint64, node string) (position string, err error)
+	WriteBarrier(ctx context.Context, epoch uint64, node string) error
 	// LastEpoch is the newest epoch row.
 	LastEpoch(ctx context.Context) (uint64, error)
 	// KillClients ends client connections that do not wait for an acknowledgement.

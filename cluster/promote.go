@@ -11,8 +11,8 @@ import (
 	"github.com/highbase/highbase/fsm"
 )
 
-// stopFollowing makes a server of its own of the replica that was named primary. At its end Held is durable: it is drained and follows nobody, so its
-// data may be its own from here, and the barrier need not wait for the disk.
+// stopFollowing makes a server of its own of the replica that was named primary. From its end on Held is being made durable: it is drained and follows
+// nobody, so its data may be its own; the barrier waits for what is left of that.
 func (n *Node) stopFollowing(ctx context.Context, a fsm.Action, st fsm.State) error {
 	begin := now()
 	run := n.cfg.Prober.Server().Started
@@ -34,16 +34,21 @@ func (n *Node) stopFollowing(ctx context.Context, a fsm.Action, st fsm.State) er
 		}
 	}
 	// After a restart of mysqld both threads are stopped: this starts the applier in the one way that forgets nothing.
-	if err := n.cfg.Database.BecomeSource(ctx, position, st.SourceAcks(), n.severSource(st)); err != nil {
+	became, err := n.cfg.Database.BecomeSource(ctx, position, st.SourceAcks(), n.severSource(st))
+	if err != nil {
 		return err
 	}
-	held := make(chan error, 1)
-	go func() { held <- n.promiseHeld(a.Epoch) }()
-	if n.cfg.Prober.Look(ctx).Started == run {
+	n.wg.Go(func() {
+		if err := n.promiseHeld(a.Epoch); err != nil {
+			n.log.Warn("not promised yet: the barrier does not go without it", "epoch", a.Epoch, "error", err.Error())
+		}
+	})
+	// What was just set need not be asked for.
+	if became == run && n.cfg.Prober.BecameSource(run, st.SourceAcks()) || n.cfg.Prober.Look(ctx).Started == run {
 		n.fullSync.set(run, st.SourceAcks())
 	}
 	n.stats.phase("drain", now()-begin)
-	return <-held
+	return nil
 }
 
 // fetch catches up from the frozen member that holds everything, if the log says that this node lacks some of it. That member is read-only, has
@@ -122,9 +127,6 @@ func (n *Node) followFrozen(ctx context.Context, from fsm.Member) error {
 // set in full first, whatever the option file made of it, and nobody but members may acknowledge.
 func (n *Node) barrier(ctx context.Context, a fsm.Action) error {
 	begin := now()
-	if err := n.promiseHeld(a.Epoch); err != nil {
-		return err
-	}
 	// A run that has ended since it was looked at is not that of the barrier: it is written again then.
 	sv, acks := n.cfg.Prober.Server(), n.store.State().SourceAcks()
 	if sv.State != fsm.ServerUp || sv.Acks != acks || !n.fullSync.is(sv.Started, acks) {
@@ -133,13 +135,7 @@ func (n *Node) barrier(ctx context.Context, a fsm.Action) error {
 		}
 		sv = n.cfg.Prober.Server()
 	}
-	if err := n.keepStrangersOut(ctx); errors.Is(err, errNotAsked) {
-		// It must not hold up a takeover; it is looked again every second.
-		n.log.Warn("barrier without knowing whether anybody outside the cluster acknowledges", "epoch", a.Epoch, "error", err.Error())
-	} else if err != nil {
-		return err
-	}
-	if err := n.cfg.Database.SetBarrierWritable(ctx); err != nil {
+	if err := n.readyForBarrier(ctx, a); err != nil {
 		return err
 	}
 	if err := n.writeBarrier(ctx, a.Epoch); err != nil {
@@ -151,6 +147,23 @@ func (n *Node) barrier(ctx context.Context, a fsm.Action) error {
 	return nil
 }
 
+// readyForBarrier does beside each other what the barrier needs. Held is durable before even the manager may write.
+func (n *Node) readyForBarrier(ctx context.Context, a fsm.Action) error {
+	strangers := make(chan error, 1)
+	go func() { strangers <- n.keepStrangersOut(ctx) }()
+	err := n.promiseHeld(a.Epoch)
+	if err == nil {
+		err = n.cfg.Database.SetBarrierWritable(ctx)
+	}
+	known := <-strangers
+	if errors.Is(known, errNotAsked) {
+		// It must not hold up a takeover; it is looked again every second.
+		n.log.Warn("barrier without knowing whether anybody outside the cluster acknowledges", "epoch", a.Epoch, "error", known.Error())
+		known = nil
+	}
+	return errors.Join(err, known)
+}
+
 // nudgeAfter is how long the barrier's acknowledgement may take before one may have been lost: a lost one is made up for only by that of a
 // later transaction.
 const nudgeAfter = 300 * time.Millisecond
@@ -159,8 +172,7 @@ const nudgeAfter = 300 * time.Millisecond
 func (n *Node) writeBarrier(ctx context.Context, epoch uint64) error {
 	done := make(chan error, 1)
 	go func() {
-		_, err := n.cfg.Database.WriteBarrier(ctx, epoch, string(n.cfg.Node))
-		done <- err
+		done <- n.cfg.Database.WriteBarrier(ctx, epoch, string(n.cfg.Node))
 	}()
 	tick := time.NewTicker(nudgeAfter)
 	defer tick.Stop()

@@ -17,6 +17,9 @@ func (n *Node) follow(ctx context.Context, a fsm.Action, st fsm.State) error {
 	if !ok {
 		return fmt.Errorf("%s is not a member", a.Target)
 	}
+	if err := n.standAside(ctx, a, st); err != nil {
+		return err
+	}
 	if err := n.endNudges(ctx); err != nil {
 		return err
 	}
@@ -205,6 +208,9 @@ func (n *Node) comeBack(ctx context.Context, a fsm.Action, st fsm.State) error {
 	src, ok := st.Member(a.Target)
 	if !ok {
 		return fmt.Errorf("%s is not a member", a.Target)
+	}
+	if err := n.standAside(ctx, a, st); err != nil {
+		return err
 	}
 	if err := n.endNudges(ctx); err != nil {
 		return err

@@ -125,7 +125,7 @@ func serve(ctx context.Context, h *host, epoch uint64) error {
 	steps := []func() error{
 		func() error { return h.SourceSync(ctx, 1) },
 		func() error { return h.SetBarrierWritable(ctx) },
-		func() error { _, err := h.WriteBarrier(ctx, epoch, ""); return err },
+		func() error { return h.WriteBarrier(ctx, epoch, "") },
 		func() error { return h.SetWritable(ctx) },
 		func() error { return address{h}.Open(now() + awaitLimit) },
 		func() error { return address{h}.SetHeld(ctx, true) },

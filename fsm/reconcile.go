@@ -48,6 +48,7 @@ const (
 	ActSourceSync ActionKind = "source_sync" // acknowledgements are needed from now on
 	ActBarrier    ActionKind = "barrier"     // write the epoch row and wait for its acknowledgement
 	ActOpen       ActionKind = "open"        // writable, gate open, VIP here and announced
+	ActForget     ActionKind = "forget"      // remove what is left of the source whom it replicated from
 	ActFollow     ActionKind = "follow"      // replicate from the primary
 	ActReconnect  ActionKind = "reconnect"   // make the IO thread connect now instead of at its next try
 	ActNudge      ActionKind = "nudge"       // commit a row, so that waiters whose acknowledgement was lost are released
@@ -66,7 +67,7 @@ const (
 
 // ActionKinds lists every action, for the test that each has an executor.
 func ActionKinds() []ActionKind {
-	return []ActionKind{ActCloseGate, ActSelfFence, ActReleaseVIP, ActStart, ActKill, ActStopFollow, ActSourceSync, ActBarrier, ActOpen, ActFollow, ActReconnect, ActNudge, ActReturn, ActUnblock,
+	return []ActionKind{ActCloseGate, ActSelfFence, ActReleaseVIP, ActStart, ActKill, ActStopFollow, ActSourceSync, ActBarrier, ActOpen, ActForget, ActFollow, ActReconnect, ActNudge, ActReturn, ActUnblock,
 		ActBlock, ActCoverPort, ActUncover, ActPrepare, ActAsync, ActSyncOff, ActMend, ActRebuild, ActNone}
 }
 
@@ -231,6 +232,9 @@ var rows = []Row{
 	{"primary.open", "lease valid, barrier acknowledged: serve", func(p *place) bool {
 		return p.mayOpen() && (!p.l.GateOpen || !p.l.VIPHeld || p.l.Server.ReadOnly || !p.l.Announced || (p.s.Op != nil && p.l.ServedIndex < p.s.Op.Index && (p.restarting() || p.s.Op.Step == StepPromoted)))
 	}, []ActionKind{ActOpen}},
+	{"primary.forget", "clients are back: what is left of whom it replicated from may go", func(p *place) bool {
+		return p.isPrimary() && p.s.Op == nil && p.l.GateOpen && p.l.Server.Leftover
+	}, []ActionKind{ActForget}},
 	{"primary.uncover", "what is acknowledged elsewhere needs no cover of the own port", func(p *place) bool {
 		return p.isPrimary() && p.l.PortGated && !p.s.CoverPort()
 	}, []ActionKind{ActUncover}},

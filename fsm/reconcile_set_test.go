@@ -89,6 +89,13 @@ var setRowCases = []rowCase{
 		l.PortGated, l.BarrierDone, l.GateOpen, l.Server.ReadOnly = true, false, false, true
 	}, acts: []ActionKind{ActBarrier}},
 
+	{code: "primary.forget", name: "it serves, and a channel is left", hits: true, node: "db1", edit: func(_ *scene, l *Local) { l.Server.Leftover = true }, acts: []ActionKind{ActForget}},
+	{code: "primary.forget", name: "an operation runs: its clients may not be back yet", node: "db1", make: restartingPrimary, edit: func(c *scene, l *Local) {
+		l.Server.Leftover, l.ServedIndex = true, c.s.Op.Index
+	}, acts: []ActionKind{ActNone}},
+	{code: "primary.forget", name: "the gate is closed", node: "db1", edit: func(_ *scene, l *Local) { l.Server.Leftover, l.GateOpen = true, false }, acts: []ActionKind{ActOpen}},
+	{code: "primary.forget", name: "a replica forgets nothing", node: "db2", edit: func(_ *scene, l *Local) { l.Server.Leftover = true }, acts: []ActionKind{ActNone}},
+
 	{code: "primary.open", name: "commits wait for nobody, as the log says", hits: true, node: "db1", make: unacknowledged, edit: func(c *scene, l *Local) { alone(c, l); l.GateOpen = false }, acts: []ActionKind{ActOpen}},
 	{code: "primary.open", name: "fewer acknowledgements than are never given up", node: "db1", make: func(t *testing.T) *scene {
 		c := unacknowledged(t)

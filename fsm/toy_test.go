@@ -34,6 +34,7 @@ type toyNode struct {
 	ChainEpoch   uint64
 	ChainRun     int
 	Source       NodeID
+	Leftover     NodeID // whom it replicated from before it became a source
 	IO           bool
 	SourceSync   bool
 	ReadOnly     bool
@@ -162,7 +163,7 @@ func (w *toy) local(id NodeID) Local {
 	return Local{Fresh: n.Fresh, Held: n.Held, Followed: n.Followed, Frozen: n.Frozen, ReleasedOp: n.ReleasedOp, LeaseEpoch: s.Epoch, LeaseValid: w.lease(id),
 		GateOpen: n.Gate, VIPHeld: n.VIP, OtherServes: s.Primary != id && p != nil && p.Gate, BarrierDone: w.barrierDone(id), Announced: n.VIP, ServedIndex: n.Served,
 		FailedIndex: n.Failed, FollowsRight: n.Source != "" && n.Source == s.SourceOf(id), Blocked: n.Blocked, Confirmed: w.confirmed(), SyncOff: n.SyncOff, Prepared: n.Prepared, PortGated: n.PortGated,
-		Server: ServerStatus{State: n.Server, ReadOnly: n.ReadOnly, HasReplication: n.Source != "", IORunning: n.IO, SQLRunning: n.Source != "", ReplicaSync: n.IO && n.Acking, ReplicaSyncSet: n.Acking,
+		Server: ServerStatus{State: n.Server, ReadOnly: n.ReadOnly, HasReplication: n.Source != "", Leftover: n.Leftover != "", IORunning: n.IO, SQLRunning: n.Source != "", ReplicaSync: n.IO && n.Acking, ReplicaSyncSet: n.Acking,
 			SourceSync: n.SourceSync, Acks: int(flag01(n.SourceSync)), SourceHost: source.Address, SourcePort: source.MySQLPort}}
 }
 
@@ -211,7 +212,7 @@ func (w *toy) do(id NodeID, a Action) {
 			n.Server, n.Run = ServerUp, n.Run+1
 		}
 	case ActStopFollow:
-		n.Source, n.IO = "", false
+		n.Source, n.Leftover, n.IO = "", n.Source, false
 	case ActSourceSync:
 		n.SourceSync = true
 	case ActAsync:
@@ -233,6 +234,8 @@ func (w *toy) do(id NodeID, a Action) {
 		}
 	case ActOpen:
 		n.Gate, n.VIP, n.ReadOnly, n.Served = true, true, false, a.Index
+	case ActForget:
+		n.Leftover = ""
 	case ActFollow, ActReturn:
 		w.follow(id, a)
 	case ActUnblock:
@@ -243,6 +246,9 @@ func (w *toy) do(id NodeID, a Action) {
 
 func (n *toyNode) crash() {
 	n.Server, n.IO, n.SourceSync, n.ReadOnly = ServerDown, false, false, true
+	if n.Leftover != "" { // its next run does not know that it is no replica any more
+		n.Source, n.Leftover = n.Leftover, ""
+	}
 }
 
 // follow turns a node towards the primary; one that was primary itself is rolled back on the way, and started if it must be.
@@ -256,7 +262,7 @@ func (w *toy) follow(id NodeID, a Action) {
 	}
 	n.promise(w.c.s, a)
 	n.Acking = w.c.s.MayAcknowledge(id) && (a.Target == w.c.s.Primary || n.Source == a.Target)
-	n.Source, n.IO, n.SourceSync, n.ReadOnly = a.Target, true, false, true
+	n.Source, n.Leftover, n.IO, n.SourceSync, n.ReadOnly = a.Target, "", true, false, true
 	if n.Acking {
 		n.SyncOff = 0
 	}

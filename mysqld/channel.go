@@ -39,6 +39,26 @@ type Channel struct {
 type lastChannel struct {
 	mu      sync.Mutex
 	channel Channel
+	// of is the receiver of a run of the server to which period, its heartbeat, belongs.
+	of       process
+	receiver uint64
+	period   string
+}
+
+// heartbeatOf is the heartbeat of a running receiver, "" while it is not known.
+func (l *lastChannel) heartbeatOf(p process, receiver uint64) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if receiver == 0 || p == (process{}) || p != l.of || receiver != l.receiver {
+		return ""
+	}
+	return l.period
+}
+
+func (l *lastChannel) noteHeartbeat(p process, receiver uint64, period string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.of, l.receiver, l.period = p, receiver, period
 }
 
 func (l *lastChannel) set(c Channel) {

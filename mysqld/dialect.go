@@ -17,10 +17,16 @@ type dialect interface {
 	database() string
 
 	// readStatus fills in what the server says; Received may be left as only
-	// what the relay log holds. It returns the uptime.
-	readStatus(ctx context.Context, q querier, st *Status) (time.Duration, error)
-	// readReplication fills in the replica's part of it.
+	// what the relay log holds. It returns the uptime, 0 if that is not asked for
+	// and costs a statement.
+	readStatus(ctx context.Context, q querier, st *Status, uptime bool) (time.Duration, error)
+	// readReplication fills in the replica's part of it, but for what the two
+	// that follow read.
 	readReplication(ctx context.Context, q querier, st *Status) error
+	// readThreads fills in the numbers of the replication threads.
+	readThreads(ctx context.Context, q querier, st *Status) error
+	// heartbeat is the channel's, in seconds.
+	heartbeat(ctx context.Context, q querier) (string, error)
 	executed(ctx context.Context, q querier) (string, error)
 	// written is executed, and what is in the binary log but waits there for its acknowledgement.
 	written(ctx context.Context, q querier) (string, error)
@@ -74,9 +80,6 @@ type dialect interface {
 	// after everything received whole is applied and with the receiver stopped.
 	freeApplier(ctx context.Context, q querier) error
 
-	// lastWritten is the position of the transaction just written by q's
-	// session, or one that holds it.
-	lastWritten(ctx context.Context, q querier) (string, error)
 	// finishRewind follows a start that rolled back the tail.
 	finishRewind(ctx context.Context, q querier) error
 	// adoptHistory gives a server that runs on a copy the history of the copy.

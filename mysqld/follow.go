@@ -132,6 +132,7 @@ func (s *Server) repoint(ctx context.Context, src Source) (FollowResult, error) 
 		return FollowResult{}, err
 	}
 	w := s.dialect.words()
+	s.retired.end()
 	if st.SQLRunning && st.SourceByGTID && s.dialect.repointsWhileApplying() {
 		statement, args := s.dialect.change(src, s.cfg, st, true)
 		if err := execArgs(ctx, s.db, statement, args...); err != nil {

@@ -68,6 +68,13 @@ type bootTracker struct {
 	since time.Time
 }
 
+// knows tells whether a process is the one whose start was noted.
+func (b *bootTracker) knows(p process) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.seenAnybody && p == b.process && p != process{}
+}
+
 // observe fills in the start and the incarnation of a status just read, and
 // returns the problems seen at boot.
 func (b *bootTracker) observe(st *Status, p process, uptime time.Duration, now time.Time) []string {
@@ -84,7 +91,7 @@ func (b *bootTracker) observe(st *Status, p process, uptime time.Duration, now t
 	}
 	b.interfered = false
 	st.StartedAt = b.startedAt
-	st.Incarnation = fmt.Sprintf("%s/%d-%d", bootID(), p.PID, p.Start)
+	st.Incarnation = p.incarnation()
 	if (p == process{}) {
 		st.Incarnation = fmt.Sprintf("started-%d", b.startedAt.Unix())
 	}

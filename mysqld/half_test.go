@@ -122,7 +122,8 @@ func testHalfReceivedTransaction(t *testing.T, k *kind, bytes int64, atOnce bool
 	ctx := testContext(t)
 	began := time.Now()
 	if atOnce {
-		replica.must(replica.BecomeSource(ctx, before.Received, 1, nil))
+		_, err := replica.BecomeSource(ctx, before.Received, 1, nil)
+		replica.must(err)
 	}
 	received, err := replica.Freeze(ctx, nil)
 	replica.must(err)

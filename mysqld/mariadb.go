@@ -50,10 +50,13 @@ const mariadbVariables = `SELECT @@global.version AS version, @@global.server_id
  @@global.rpl_semi_sync_master_timeout AS semi_sync_timeout, @@global.rpl_semi_sync_master_wait_no_slave AS wait_no_replica,
  @@global.rpl_semi_sync_master_wait_point AS wait_point, @@global.slave_net_timeout AS net_timeout`
 
-// mariadbCounters are asked for by LIKE: with WHERE every counter is computed, those of the accounts too, whose lock an
+// The counters are asked for by LIKE: with WHERE every counter is computed, those of the accounts too, whose lock an
 // account statement holds while it waits for its acknowledgement (docs/SERVERS.md, hangs).
-var mariadbCounters = []string{`SHOW GLOBAL STATUS LIKE 'Uptime'`, `SHOW GLOBAL STATUS LIKE 'Rpl\_semi\_sync\_%'`,
-	`SHOW GLOBAL STATUS LIKE 'Slave\_heartbeat\_period'`}
+const (
+	mariadbUptime    = `SHOW GLOBAL STATUS LIKE 'Uptime'`
+	mariadbSemiSync  = `SHOW GLOBAL STATUS LIKE 'Rpl\_semi\_sync\_%'`
+	mariadbHeartbeat = `SHOW GLOBAL STATUS LIKE 'Slave\_heartbeat\_period'`
+)
 
 // mariadbThreads shows the replication threads with their numbers. Not
 // information_schema.PROCESSLIST, whose temporary table needs Aria: polled
@@ -62,7 +65,7 @@ var mariadbCounters = []string{`SHOW GLOBAL STATUS LIKE 'Uptime'`, `SHOW GLOBAL 
 // free_tmp_table).
 const mariadbThreads = "SHOW PROCESSLIST"
 
-func (m mariadb) readStatus(ctx context.Context, q querier, st *Status) (time.Duration, error) {
+func (m mariadb) readStatus(ctx context.Context, q querier, st *Status, uptime bool) (time.Duration, error) {
 	v, err := row(ctx, q, mariadbVariables)
 	if err != nil {
 		return 0, err
@@ -70,9 +73,12 @@ func (m mariadb) readStatus(ctx context.Context, q querier, st *Status) (time.Du
 	if err := knownMariaDB(v["version"]); err != nil {
 		return 0, err
 	}
-	counters := record{}
-	for _, query := range mariadbCounters {
-		some, err := named(ctx, q, query)
+	counters, err := named(ctx, q, mariadbSemiSync)
+	if err != nil {
+		return 0, err
+	}
+	if uptime {
+		some, err := named(ctx, q, mariadbUptime)
 		if err != nil {
 			return 0, err
 		}
@@ -96,7 +102,7 @@ func (m mariadb) readStatus(ctx context.Context, q querier, st *Status) (time.Du
 	if !st.GTIDStrict {
 		st.Problems = append(st.Problems, "gtid_strict_mode is off, so two histories can mix unseen; set it to ON.")
 	}
-	st.Channel.NetTimeout, st.Channel.Heartbeat = v["net_timeout"], counters["slave_heartbeat_period"]
+	st.Channel.NetTimeout = v["net_timeout"]
 	return time.Duration(counters.number("uptime")) * time.Second, m.readReplication(ctx, q, st)
 }
 
@@ -129,6 +135,15 @@ func (mariadb) readReplication(ctx context.Context, q querier, st *Status) error
 	st.RelayLogFile, st.RelayLogPosition = r["Relay_Log_File"], r.number("Relay_Log_Pos")
 	st.LagSeconds = lagSeconds(r, "Seconds_Behind_Master")
 	readMariaDBChannel(r, &st.Channel)
+	return nil
+}
+
+func (mariadb) heartbeat(ctx context.Context, q querier) (string, error) {
+	v, err := named(ctx, q, mariadbHeartbeat)
+	return v["slave_heartbeat_period"], err
+}
+
+func (mariadb) readThreads(ctx context.Context, q querier, st *Status) error {
 	threads, err := rows(ctx, q, mariadbThreads)
 	if err != nil {
 		return err
@@ -243,20 +258,11 @@ func (mariadb) enableSource(acks int) ([]string, error) {
 	if acks != 1 {
 		return nil, fmt.Errorf("%w: %d asked for, MariaDB waits for exactly 1", ErrAcks, acks)
 	}
-	return []string{
-		"SET GLOBAL rpl_semi_sync_master_wait_point='AFTER_SYNC'",
-		fmt.Sprintf("SET GLOBAL rpl_semi_sync_master_timeout=%d", uint64(maxSemiSyncTimeout)),
-		"SET GLOBAL rpl_semi_sync_master_wait_no_slave=1",
-		"SET GLOBAL rpl_semi_sync_master_enabled=1",
-	}, nil
+	return []string{fmt.Sprintf("SET GLOBAL rpl_semi_sync_master_wait_point='AFTER_SYNC', GLOBAL rpl_semi_sync_master_timeout=%d,"+
+		" GLOBAL rpl_semi_sync_master_wait_no_slave=1, GLOBAL rpl_semi_sync_master_enabled=1", uint64(maxSemiSyncTimeout))}, nil
 }
 
 func (mariadb) loadSemiSync(context.Context, querier) error { return nil }
-
-func (mariadb) lastWritten(ctx context.Context, q querier) (string, error) {
-	r, err := row(ctx, q, "SELECT @@session.last_gtid AS position")
-	return r["position"], err
-}
 
 // finishRewind: the server was a source, so its replica position is old.
 func (mariadb) finishRewind(ctx context.Context, q querier) error {

@@ -100,7 +100,7 @@ const mysqlCounters = `SHOW GLOBAL STATUS WHERE Variable_name IN ('Uptime','Rpl_
 const mysqlThreads = `SELECT NAME, PROCESSLIST_ID FROM performance_schema.threads
  WHERE NAME IN ('thread/sql/replica_io','thread/sql/replica_sql','thread/sql/slave_io','thread/sql/slave_sql')`
 
-func (m mysqlDialect) readStatus(ctx context.Context, q querier, st *Status) (time.Duration, error) {
+func (m mysqlDialect) readStatus(ctx context.Context, q querier, st *Status, _ bool) (time.Duration, error) {
 	v, err := m.variables(ctx, q)
 	if err != nil {
 		return 0, err
@@ -186,9 +186,11 @@ func (mysqlDialect) readReplication(ctx context.Context, q querier, st *Status) 
 	st.SQLErrno, st.SQLError = int(r.number("Last_SQL_Errno")), r["Last_SQL_Error"]
 	st.RelayLogFile, st.RelayLogPosition = r["Relay_Log_File"], r.number("Relay_Log_Pos")
 	st.LagSeconds = lagSeconds(r, "Seconds_Behind_Source")
-	if err := readMySQLChannel(ctx, q, r, &st.Channel); err != nil {
-		return err
-	}
+	readMySQLChannel(r, &st.Channel)
+	return nil
+}
+
+func (mysqlDialect) readThreads(ctx context.Context, q querier, st *Status) error {
 	threads, err := rows(ctx, q, mysqlThreads)
 	if err != nil {
 		return err
@@ -272,13 +274,9 @@ func (mysqlDialect) enableSource(acks int) ([]string, error) {
 	if acks < 1 {
 		return nil, fmt.Errorf("%w: %d asked for", ErrAcks, acks)
 	}
-	return []string{
-		"SET GLOBAL rpl_semi_sync_source_wait_point='AFTER_SYNC'",
-		fmt.Sprintf("SET GLOBAL rpl_semi_sync_source_timeout=%d", uint64(maxSemiSyncTimeout)),
-		"SET GLOBAL rpl_semi_sync_source_wait_no_replica=1",
-		fmt.Sprintf("SET GLOBAL rpl_semi_sync_source_wait_for_replica_count=%d", acks),
-		"SET GLOBAL rpl_semi_sync_source_enabled=1",
-	}, nil
+	return []string{fmt.Sprintf("SET GLOBAL rpl_semi_sync_source_wait_point='AFTER_SYNC', GLOBAL rpl_semi_sync_source_timeout=%d,"+
+		" GLOBAL rpl_semi_sync_source_wait_no_replica=1, GLOBAL rpl_semi_sync_source_wait_for_replica_count=%d, GLOBAL rpl_semi_sync_source_enabled=1",
+		uint64(maxSemiSyncTimeout), acks)}, nil
 }
 
 // acceptOwn: a server's own transactions never come back to it. What the cluster
@@ -310,12 +308,6 @@ func (mysqlDialect) loadSemiSync(ctx context.Context, q querier) error {
 		}
 	}
 	return nil
-}
-
-// lastWritten is the whole executed set: it holds the transaction, and at a
-// barrier, when clients are refused, nothing after it.
-func (m mysqlDialect) lastWritten(ctx context.Context, q querier) (string, error) {
-	return m.executed(ctx, q)
 }
 
 // finishRewind: gtid_executed is what the cut left; nothing is to be set.

@@ -10,19 +10,18 @@ import (
 // mysqlHeartbeat is the heartbeat of the channel that hbd uses: the one without a name.
 const mysqlHeartbeat = "SELECT HEARTBEAT_INTERVAL AS period FROM performance_schema.replication_connection_configuration WHERE CHANNEL_NAME=''"
 
-// readMySQLChannel takes the set-up out of SHOW REPLICA STATUS and the heartbeat, which that lacks, from elsewhere.
-func readMySQLChannel(ctx context.Context, q querier, r record, c *Channel) error {
+// readMySQLChannel takes the set-up out of SHOW REPLICA STATUS.
+func readMySQLChannel(r record, c *Channel) {
 	c.User, c.ConnectRetry, c.IgnoreServerIDs = r["Source_User"], r["Connect_Retry"], r["Replicate_Ignore_Server_Ids"]
 	c.Delay = time.Duration(r.number("SQL_Delay")) * time.Second
 	if r.yes("Source_SSL_Allowed") {
 		c.TLS = &ReplicationTLS{CA: r["Source_SSL_CA_File"], Cert: r["Source_SSL_Cert"], Key: r["Source_SSL_Key"], Verify: r.yes("Source_SSL_Verify_Server_Cert")}
 	}
+}
+
+func (mysqlDialect) heartbeat(ctx context.Context, q querier) (string, error) {
 	found, err := row(ctx, q, mysqlHeartbeat)
-	if err != nil {
-		return err
-	}
-	c.Heartbeat = found["period"]
-	return nil
+	return found["period"], err
 }
 
 // persistedPrefix marks a setting that is looked at as persisted, not as it is now.

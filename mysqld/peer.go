@@ -52,6 +52,9 @@ func readProcess(pid int) (process, error) {
 	return process{PID: pid, Start: start}, nil
 }
 
+// incarnation names it for all times.
+func (p process) incarnation() string { return fmt.Sprintf("%s/%d-%d", bootID(), p.PID, p.Start) }
+
 // alive reports whether this very process still runs.
 func (p process) alive() bool {
 	now, err := readProcess(p.PID)

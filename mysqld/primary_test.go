@@ -33,7 +33,7 @@ func testBarrierIsAcknowledgedOnlyByAReplica(t *testing.T, k *kind) {
 	// A replica without semi-sync receives and does not count.
 	replica.must(replica.ReplicaSemiSync(ctx, false))
 	replica.connected(false)
-	_, err := source.WriteBarrier(short(t), 1, "db1")
+	err := source.WriteBarrier(short(t), 1, "db1")
 	if source.Classify(err) != FaultHung {
 		t.Fatalf("a barrier nobody acknowledged: %v", err)
 	}
@@ -94,7 +94,7 @@ func testReadOnlyBehindAWaiter(t *testing.T, k *kind) {
 	if err := source.insert(ctx, 1); err == nil {
 		t.Fatal("a client wrote before the barrier")
 	}
-	if _, err := source.WriteBarrier(ctx, 2, "db1"); err != nil {
+	if err := source.WriteBarrier(ctx, 2, "db1"); err != nil {
 		t.Fatalf("the manager cannot write the barrier on a read-only server: %v", err)
 	}
 }
@@ -171,8 +171,8 @@ func testPromotion(t *testing.T, k *kind) {
 	_, err = third.Follow(ctx, candidate.source())
 	third.must(err)
 	candidate.must(candidate.EnsureEpochTable(ctx))
-	position, err := candidate.WriteBarrier(ctx, 2, "db2")
-	candidate.must(err)
+	candidate.must(candidate.WriteBarrier(ctx, 2, "db2"))
+	position := candidate.status().Executed
 	candidate.must(candidate.SetWritable(ctx))
 	candidate.must(candidate.insert(ctx, 3))
 	origin := "-2-"

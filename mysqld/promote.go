@@ -2,7 +2,6 @@ package mysqld
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -30,6 +29,7 @@ func (s *Server) StopReplication(ctx context.Context) error {
 	if err != nil || !st.HasReplication {
 		return err
 	}
+	s.retired.end()
 	if st.IORunning != ThreadNo {
 		if err := s.stopReceiver(ctx, nil); err != nil {
 			return err
@@ -52,18 +52,26 @@ func (s *Server) StopReplication(ctx context.Context) error {
 // BecomeSource makes a replica a source: Freeze, Drain to position and to all
 // that was received, StopReplication and EnableSourceSemiSync (off for 0 acks)
 // in as few statements as these need, because clients wait meanwhile. Nothing is
-// forgotten before everything received is applied. Errors are those of the four.
+// stopped before everything received is applied, and forgetting the source is left
+// to ForgetSource. Errors are those of the four.
 //
 // It may be repeated, also after any part of it. A server without a source must
-// hold position already.
-func (s *Server) BecomeSource(ctx context.Context, position string, acks int, sever func() error) error {
+// hold position already. It returns the run of the server (Status.Incarnation) of
+// which all this is true, empty if that cannot be told.
+func (s *Server) BecomeSource(ctx context.Context, position string, acks int, sever func() error) (run string, err error) {
+	before := s.peer.current()
 	if err := s.endReplication(ctx, position, sever); err != nil {
-		return fmt.Errorf("becoming a source: %w", err)
+		return "", fmt.Errorf("becoming a source: %w", err)
 	}
 	if acks == 0 {
-		return s.DisableSourceSemiSync(ctx)
+		err = s.DisableSourceSemiSync(ctx)
+	} else {
+		err = s.EnableSourceSemiSync(ctx, acks)
 	}
-	return s.EnableSourceSemiSync(ctx, acks)
+	if err != nil || before == (process{}) || s.peer.current() != before {
+		return "", err
+	}
+	return before.incarnation(), nil
 }
 
 func (s *Server) endReplication(ctx context.Context, position string, sever func() error) error {
@@ -85,8 +93,8 @@ func (s *Server) endReplication(ctx context.Context, position string, sever func
 	if st, err = s.freeze(ctx, st, sever); err != nil {
 		return err
 	}
-	// The receiver is stopped: what one reading shows as applied needs no wait, but for what is left of half a transaction.
-	if s.dialect.stopsInHalf() || !s.applied(st, position) || !s.allApplied(st) {
+	// The receiver is stopped: what one reading shows as applied needs no wait. What is left of half a transaction is ended with the applier.
+	if !s.applied(st, position) || !s.allApplied(st) {
 		for _, target := range slices.Compact([]string{position, st.Received}) {
 			if err := s.drain(ctx, target); err != nil {
 				return err
@@ -99,13 +107,14 @@ func (s *Server) endReplication(ctx context.Context, position string, sever func
 	if st.IORunning != ThreadNo || !s.allApplied(st) {
 		return fmt.Errorf("%w: the receiver is %s, received %s, executed %s", ErrNotDrained, st.IORunning, st.Received, st.Executed)
 	}
-	w := s.dialect.words()
+	run := s.peer.current()
 	if st.SQLRunning {
 		if err := s.stopApplier(ctx); err != nil {
 			return err
 		}
 	}
-	return execute(ctx, s.db, w.forgetSource)
+	s.retired.retire(run, st)
+	return nil
 }
 
 // Purged is what this server has executed and can send to nobody any more: on
@@ -199,30 +208,21 @@ func (s *Server) EnsureEpochTable(ctx context.Context) error {
 // WriteBarrier writes the row of an epoch and returns when the commit has: under
 // semi-sync that is when it is acknowledged, and with it everything before it.
 // A restart in place writes the same row again, as a new transaction. The
-// position returned holds the barrier (MySQL: all that is executed by then).
 //
 // If ctx ends first the outcome is unknown: the commit goes on waiting in the
 // server, and another try waits behind it. A lost acknowledgement is answered
 // with Nudge, not with a second barrier.
-func (s *Server) WriteBarrier(ctx context.Context, epoch uint64, node string) (position string, err error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	err = s.withConn(ctx, func(conn *sql.Conn) error {
-		// The row must differ from what it replaces, or nothing is logged.
-		if err := execArgs(ctx, conn, "INSERT INTO highbase.epoch (epoch, node, at) VALUES (?, ?, NOW(6))"+
-			" ON DUPLICATE KEY UPDATE node=VALUES(node), at=GREATEST(NOW(6), at + INTERVAL 1 MICROSECOND)", epoch, node); err != nil {
-			return err
-		}
-		position, err = s.dialect.lastWritten(ctx, conn)
-		return err
-	})
+func (s *Server) WriteBarrier(ctx context.Context, epoch uint64, node string) error {
+	// The row must differ from what it replaces, or nothing is logged.
+	err := execArgs(ctx, s.db, "INSERT INTO highbase.epoch (epoch, node, at) VALUES (?, ?, NOW(6))"+
+		" ON DUPLICATE KEY UPDATE node=VALUES(node), at=GREATEST(NOW(6), at + INTERVAL 1 MICROSECOND)", epoch, node)
 	if number := serverErrorNumber(err); number == noSuchSchema || number == noSuchTable {
 		s.tables.Store(false)
 	}
 	if err != nil {
-		return "", fmt.Errorf("writing the barrier of epoch %d: %w", epoch, err)
+		return fmt.Errorf("writing the barrier of epoch %d: %w", epoch, err)
 	}
-	return position, nil
+	return nil
 }
 
 // nudgeSlots bounds the table; a nudge picks one at random so that it seldom

@@ -2,7 +2,6 @@ package mysqld
 
 import "testing"
 
-// TestBecomeSource: it forgets nothing that was received, refuses what it lacks, and may be repeated.
 // TestDiscard ends replication whatever the applier does, and drops what it has not applied.
 func TestDiscard(t *testing.T) { eachServer(t, testDiscard) }
 
@@ -31,9 +30,12 @@ func testDiscard(t *testing.T, k *kind) {
 	if n := replica.count(); n != 2 {
 		t.Errorf("%d rows", n)
 	}
-	replica.must(replica.BecomeSource(ctx, replica.status().Executed, 1, nil))
+	if _, err := replica.BecomeSource(ctx, replica.status().Executed, 1, nil); err != nil {
+		t.Fatal(err)
+	}
 }
 
+// TestBecomeSource: it forgets nothing that was received, refuses what it lacks, and may be repeated.
 func TestBecomeSource(t *testing.T) { eachServer(t, testBecomeSource) }
 
 func testBecomeSource(t *testing.T, k *kind) {
@@ -51,7 +53,7 @@ func testBecomeSource(t *testing.T, k *kind) {
 
 	refused := func(position, why string) {
 		t.Helper()
-		if err := replica.BecomeSource(short(t), position, 1, nil); err == nil {
+		if _, err := replica.BecomeSource(short(t), position, 1, nil); err == nil {
 			t.Errorf("it became a source %s", why)
 		}
 	}
@@ -62,8 +64,12 @@ func testBecomeSource(t *testing.T, k *kind) {
 		t.Fatalf("refused, and yet: %+v", st)
 	}
 	for range 2 { // the second time as if it had died half-way
-		replica.must(replica.BecomeSource(ctx, acknowledged, 1, nil))
+		run, err := replica.BecomeSource(ctx, acknowledged, 1, nil)
+		replica.must(err)
 		st := replica.status()
+		if run != st.Incarnation || !st.Leftover {
+			t.Errorf("run %q of %q, leftover: %t", run, st.Incarnation, st.Leftover)
+		}
 		if st.HasReplication || !st.ReadOnly || !st.SourceSemiSyncEnabled || st.SemiSyncTimeoutMS != maxSemiSyncTimeout || st.Executed != acknowledged {
 			t.Fatalf("as a source: %+v", st)
 		}

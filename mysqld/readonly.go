@@ -40,6 +40,40 @@ func (a *abandonedStatements) take() map[uint64]bool {
 	return ids
 }
 
+// connectionNumbers remembers the numbers that the server gave our connections: they
+// do not change, and asking takes time while clients wait.
+type connectionNumbers struct {
+	mu    sync.Mutex
+	known map[any]uint64 // by the driver's connection
+}
+
+// mostNumbers bounds it: connections that are gone are not taken out.
+const mostNumbers = 64
+
+func (c *connectionNumbers) of(ctx context.Context, conn *sql.Conn) (id uint64, err error) {
+	var key any
+	if err := conn.Raw(func(connection any) error { key = connection; return nil }); err != nil {
+		return 0, err
+	}
+	c.mu.Lock()
+	id = c.known[key]
+	c.mu.Unlock()
+	if id != 0 {
+		return id, nil
+	}
+	r, err := row(ctx, conn, "SELECT CONNECTION_ID() AS id")
+	if err != nil {
+		return 0, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil || len(c.known) >= mostNumbers {
+		c.known = make(map[any]uint64)
+	}
+	c.known[key] = r.number("id")
+	return c.known[key], nil
+}
+
 // SetReadOnly makes the server refuse writes: read_only on MariaDB (accounts
 // with READ_ONLY ADMIN still write), super_read_only on MySQL. When it returns
 // nil no commit is under way.
@@ -90,13 +124,13 @@ func (s *Server) setGlobals(ctx context.Context, statements []string) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	return s.withConn(ctx, func(conn *sql.Conn) error {
-		r, err := row(ctx, conn, "SELECT CONNECTION_ID() AS id")
+		id, err := s.numbers.of(ctx, conn)
 		if err != nil {
 			return err
 		}
 		if err := execute(ctx, conn, statements...); err != nil {
 			if ctx.Err() != nil {
-				s.abandoned.add(r.number("id"))
+				s.abandoned.add(id)
 			}
 			return err
 		}

@@ -15,10 +15,33 @@ func (s *Server) EnableSourceSemiSync(ctx context.Context, acks int) error {
 	if err != nil {
 		return err
 	}
+	if err := s.loadSemiSync(ctx); err != nil {
+		return err
+	}
+	return s.withSemiSync(ctx, statements...)
+}
+
+// loadSemiSync looks once in each run of the server whether semi-sync is there.
+func (s *Server) loadSemiSync(ctx context.Context) error {
+	run := s.peer.current()
+	if known := s.semiSyncIn.Load(); known != nil && *known == run && run != (process{}) {
+		return nil
+	}
 	if err := s.dialect.loadSemiSync(ctx, s.db); err != nil {
 		return fmt.Errorf("loading semi-sync: %w", err)
 	}
-	return execute(ctx, s.db, statements...)
+	s.semiSyncIn.Store(&run)
+	return nil
+}
+
+// withSemiSync runs statements that need it. After one that failed it is looked
+// for again: somebody may have taken it out.
+func (s *Server) withSemiSync(ctx context.Context, statements ...string) error {
+	err := execute(ctx, s.db, statements...)
+	if err != nil {
+		s.semiSyncIn.Store(nil)
+	}
+	return err
 }
 
 // DisableSourceSemiSync is only legal on a node that has held no lease since it
@@ -172,13 +195,13 @@ func (s *Server) setReplicaSemiSync(ctx context.Context, on bool) (Status, error
 	}
 	statement := s.dialect.words().replicaSemiSyncOff
 	if on {
-		if err := s.dialect.loadSemiSync(ctx, s.db); err != nil {
-			return st, fmt.Errorf("loading semi-sync: %w", err)
+		if err := s.loadSemiSync(ctx); err != nil {
+			return st, err
 		}
 		statement = s.dialect.words().replicaSemiSyncOn
 	}
 	s.boot.interfere()
-	if err := execute(ctx, s.db, statement); err != nil {
+	if err := s.withSemiSync(ctx, statement); err != nil {
 		return st, err
 	}
 	return s.Status(ctx)

@@ -65,11 +65,14 @@ type Server struct {
 	generation generationTracker
 	boot       bootTracker
 	channel    lastChannel
+	retired    retirement
 	abandoned  abandonedStatements
+	numbers    connectionNumbers
 
 	transactionsRead restingReads
-	tables           atomic.Bool // the tables this package keeps were seen
-	onArmed          func()      // for tests: the watch sleeps from here
+	tables           atomic.Bool             // the tables this package keeps were seen
+	semiSyncIn       atomic.Pointer[process] // the run of the server in which semi-sync was seen
+	onArmed          func()                  // for tests: the watch sleeps from here
 
 	// replication holds one token: who has it may change replication.
 	replication chan struct{}

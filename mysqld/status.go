@@ -53,8 +53,11 @@ type Status struct {
 
 	// HasReplication tells whether a source is configured.
 	HasReplication bool
-	SourceHost     string
-	SourcePort     uint16
+	// Leftover tells that one is, of a replica that has become a source since:
+	// ForgetSource removes it.
+	Leftover   bool
+	SourceHost string
+	SourcePort uint16
 	// SourceID names the server that the receiver was connected to last, as positions do: server_id on MariaDB, server_uuid on MySQL. It is
 	// empty while the receiver has not connected since it was configured or mysqld started.
 	SourceID string
@@ -128,7 +131,7 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 	defer cancel()
 	for {
 		before := s.peer.current()
-		st, uptime, err := s.readStatus(ctx)
+		st, uptime, err := s.readStatus(ctx, !s.boot.knows(before))
 		if err != nil {
 			return Status{}, fmt.Errorf("reading the status of %s: %w", s.target(), err)
 		}
@@ -146,14 +149,18 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 }
 
 // readStatus asks over one connection, so that all answers are of one server.
-func (s *Server) readStatus(ctx context.Context) (Status, time.Duration, error) {
+func (s *Server) readStatus(ctx context.Context, withUptime bool) (Status, time.Duration, error) {
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
 		return Status{}, 0, err
 	}
 	defer conn.Close()
-	st := Status{Dialect: s.cfg.Dialect, IORunning: ThreadNo}
-	uptime, err := s.dialect.readStatus(ctx, conn, &st)
+	st, begun := Status{Dialect: s.cfg.Dialect, IORunning: ThreadNo}, time.Now()
+	uptime, err := s.dialect.readStatus(ctx, conn, &st, withUptime)
+	s.retired.apply(s.peer.current(), begun, &st)
+	if err == nil && st.HasReplication {
+		err = s.readReceiver(ctx, conn, &st)
+	}
 	if err != nil {
 		return Status{}, 0, err
 	}
@@ -161,12 +168,28 @@ func (s *Server) readStatus(ctx context.Context) (Status, time.Duration, error) 
 	return st, uptime, nil
 }
 
+// readReceiver adds which threads run, and the heartbeat. That can only be changed
+// while the receiver is stopped, so that one which runs on has the heartbeat that
+// was read after it had begun.
+func (s *Server) readReceiver(ctx context.Context, q querier, st *Status) (err error) {
+	if err := s.dialect.readThreads(ctx, q, st); err != nil {
+		return err
+	}
+	if st.Channel.Heartbeat = s.channel.heartbeatOf(s.peer.current(), st.ReceiverID); st.Channel.Heartbeat != "" {
+		return nil
+	}
+	if st.Channel.Heartbeat, err = s.dialect.heartbeat(ctx, q); err == nil {
+		s.channel.noteHeartbeat(s.peer.current(), st.ReceiverID, st.Channel.Heartbeat)
+	}
+	return err
+}
+
 // replicaStatus reads no more than where a replica stands: within a pause of the
-// clients every statement counts, and a whole status is twice as many.
+// clients every statement counts, and a whole status is three times as many.
 func (s *Server) replicaStatus(ctx context.Context) (Status, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	st := Status{Dialect: s.cfg.Dialect, IORunning: ThreadNo}
+	st, begun := Status{Dialect: s.cfg.Dialect, IORunning: ThreadNo}, time.Now()
 	err := s.withConn(ctx, func(conn *sql.Conn) (err error) {
 		if st.Executed, err = s.dialect.executed(ctx, conn); err != nil {
 			return err
@@ -176,6 +199,7 @@ func (s *Server) replicaStatus(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, fmt.Errorf("reading the replication of %s: %w", s.target(), err)
 	}
+	s.retired.apply(s.peer.current(), begun, &st)
 	st.Received = s.joinPositions(st.Executed, st.Received)
 	return st, nil
 }

@@ -150,8 +150,8 @@ func (p *Prober) reportDisk(before diskResult) {
 // settle turns a reading into what is known. The caller holds mu.
 func (p *Prober) settle(r reading, now time.Time) {
 	v := &p.view
-	if r.begun.Before(v.died) {
-		return // asked of the dead
+	if r.begun.Before(v.died) || r.begun.Before(v.became) {
+		return // asked of the dead, or of what is no more
 	}
 	switch {
 	case reply(r.err) != replyNone || r.process.gone:

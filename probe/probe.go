@@ -87,6 +87,7 @@ type view struct {
 	since      time.Time        // beginning of its state
 	generation string
 	died       time.Time // newest death noticed: older looks prove nothing
+	became     time.Time // newest change taken over without a look: older looks are of before
 	silent     time.Time // beginning of the silence, zero while it answers or refuses
 	connecting time.Time // since when the receiver tries to connect
 	waiting    time.Time // beginning of a wait of commits without progress
@@ -130,6 +131,28 @@ func (p *Prober) Generation() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.view.generation
+}
+
+// BecameSource implements cluster.Prober: statements that succeeded just now tell
+// as much as a look, and take no time while clients wait.
+func (p *Prober) BecameSource(run string, acks int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := &p.view
+	if run == "" || v.status.State != fsm.ServerUp || v.status.Started != run {
+		return false
+	}
+	v.became = time.Now()
+	p.publish(func(v *view) {
+		st := &v.status
+		st.HasReplication, st.SourceHost, st.SourcePort, st.SourceID = false, "", 0, ""
+		st.IORunning, st.IOConnecting, st.IOStalled, st.SQLRunning, st.ReplicaSync = false, false, false, false, false
+		st.ReplError, st.IOErrno, st.ApplyErrno, st.Lag, st.ChannelDrift, st.LoginRefused, st.Delay = "", 0, 0, nil, nil, false, 0
+		st.SourceSync, st.Acks, st.Leftover = acks > 0, acks, true
+		st.Received = st.Executed
+		v.generation, v.connecting = "", time.Time{}
+	}, v.status.Fault)
+	return true
 }
 
 // Changed receives, at most one unread, when something that is decided by has changed: at once when the server dies.

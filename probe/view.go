@@ -37,7 +37,7 @@ func (v *view) fill(r reading) {
 	v.status = fsm.ServerStatus{
 		State: fsm.ServerUp, Version: st.Version, ServerID: st.OwnServerID(), Started: st.Incarnation, ReadOnly: st.ReadOnly,
 		Executed: st.Executed, Received: st.Received,
-		HasReplication: st.HasReplication, SourceHost: st.SourceHost, SourcePort: st.SourcePort, SourceID: st.SourceID,
+		HasReplication: st.HasReplication, Leftover: st.Leftover, SourceHost: st.SourceHost, SourcePort: st.SourcePort, SourceID: st.SourceID,
 		IORunning: st.IORunning != mysqld.ThreadNo, IOConnecting: st.IORunning == mysqld.ThreadConnecting, SQLRunning: st.SQLRunning, ReplError: replicationError(st), IOErrno: st.IOErrno, Lag: st.LagSeconds,
 		SourceSync: st.SourceSemiSyncEnabled, Acks: acks(st), ReplicaSync: st.ReplicaSemiSyncActive, ReplicaSyncSet: st.ReplicaSemiSyncEnabled,
 		Waiting:   st.WaitSessions,

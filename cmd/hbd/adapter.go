@@ -193,13 +193,15 @@ func (d *database) Purged(ctx context.Context) (string, error) { return d.server
 func (d *database) StopReplication(ctx context.Context) error  { return d.server.StopReplication(ctx) }
 
 // BecomeSource implements cluster.Database.
-func (d *database) BecomeSource(ctx context.Context, position string, acks int, sever func() error) error {
+func (d *database) BecomeSource(ctx context.Context, position string, acks int, sever func() error) (run string, err error) {
 	return d.server.BecomeSource(ctx, position, acks, sever)
 }
 
-func (d *database) WriteBarrier(ctx context.Context, epoch uint64, node string) (position string, err error) {
+func (d *database) ForgetSource(ctx context.Context) error { return d.server.ForgetSource(ctx) }
+
+func (d *database) WriteBarrier(ctx context.Context, epoch uint64, node string) error {
 	if err := d.server.EnsureEpochTable(ctx); err != nil {
-		return "", fmt.Errorf("making the table of epochs: %w", err)
+		return fmt.Errorf("making the table of epochs: %w", err)
 	}
 	return d.server.WriteBarrier(ctx, epoch, node)
 }

@@ -31,6 +31,8 @@ func (n *node) effect(a fsm.Action) {
 		n.barrier(a)
 	case fsm.ActOpen:
 		n.open(a)
+	case fsm.ActForget:
+		v.leftover = nil
 	case fsm.ActFollow:
 		n.follow(a)
 	case fsm.ActReturn:
@@ -121,7 +123,7 @@ func (n *node) stopFollow() {
 		n.reportOnce("named primary without %s: has %s", n.state().Op.Position, v.position(len(v.log)))
 		return
 	}
-	v.hasReplication, v.source, v.replicaSync, v.syncSet = false, nil, false, false
+	v.hasReplication, v.leftover, v.source, v.replicaSync, v.syncSet = false, v.source, nil, false, false
 }
 
 // takeExtra takes over what a frozen replica outside the sync set received beyond this node, if that one can be reached: it is worth having, and not
@@ -243,7 +245,7 @@ func (n *node) attach(target *node) {
 		n.syncOff = 0
 	}
 	in = in || n.w.cfg.Controls.AckOutside
-	v.hasReplication, v.source, v.io, v.syncSet, v.replicaSync, v.sourceSync, v.readOnly = true, target, true, in, in, false, true
+	v.hasReplication, v.source, v.leftover, v.io, v.syncSet, v.replicaSync, v.sourceSync, v.readOnly = true, target, nil, true, in, in, false, true
 	v.ioRun++
 }
 

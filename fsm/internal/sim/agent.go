@@ -104,6 +104,7 @@ func (n *node) loop(d time.Duration, do func()) {
 func (n *node) stopAgent() {
 	n.hbdUp, n.lead = false, nil
 	n.hbdRun++
+	n.sv.unretire()
 }
 
 // startKernelAndServer sets going what hbd does not drive.
@@ -190,7 +191,7 @@ func (n *node) local() fsm.Local {
 	if p := n.w.node(s.SourceOf(n.id)); p != nil {
 		l.SourceUp = p.sv.up() && n.w.linked(n, p)
 	}
-	l.Server = fsm.ServerStatus{State: n.serverState(), ReadOnly: v.readOnly, HasReplication: v.hasReplication, IORunning: v.io, SQLRunning: v.hasReplication,
+	l.Server = fsm.ServerStatus{State: n.serverState(), ReadOnly: v.readOnly, HasReplication: v.hasReplication, Leftover: v.leftover != nil, IORunning: v.io, SQLRunning: v.hasReplication,
 		ReplicaSync: v.replicaSync, ReplicaSyncSet: v.syncSet, SourceSync: v.sourceSync, Acks: v.acks, Waiting: v.waiting(), CommitsWait: n.commitsWait()}
 	if v.hasReplication && v.source != nil {
 		l.Server.SourceHost, l.Server.SourcePort = string(v.source.id), port

@@ -31,6 +31,7 @@ type server struct {
 	replicaSync    bool // ... and in force since the IO thread started
 	hasReplication bool
 	source         *node
+	leftover       *node // whom it replicated from before it became a source: stopped, and not forgotten yet
 	io             bool
 	ioRun          int // which connection
 	stalled        bool
@@ -63,6 +64,14 @@ func (v *server) start() {
 	v.state, v.readOnly, v.stalled = fsm.ServerUp, true, false
 	v.run++
 	v.done = len(v.log)
+	v.unretire()
+}
+
+// unretire: only the run of hbd that made a source of a replica knows that it is one, and only of this run of mysqld.
+func (v *server) unretire() {
+	if v.leftover != nil {
+		v.hasReplication, v.source, v.leftover = true, v.leftover, nil
+	}
 }
 
 // forget is what a careless restart of both replication threads does to a relay log.

@@ -1,0 +1,78 @@
+package mysqld
+
+import "testing"
+
+// TestForgetSource: what a source has left of its time as a replica does not make it one, is removed when there is time, and is nothing that outlives its
+// end: a restart, a start of its threads by hand, the next turn as a replica.
+func TestForgetSource(t *testing.T) { eachServer(t, testForgetSource) }
+
+func testForgetSource(t *testing.T, k *kind) {
+	nodes := cluster(t, k, 2, true)
+	source, replica := nodes[0], nodes[1]
+	ctx := testContext(t)
+	turn := func() {
+		t.Helper()
+		source.must(source.insert(ctx, 1))
+		at := source.status().Executed
+		replica.eventually("receiving", func() bool { return replica.status().Received == at })
+		_, err := replica.BecomeSource(ctx, at, 1, nil)
+		replica.must(err)
+		if st := replica.status(); st.HasReplication || !st.Leftover || st.SourceHost != "" || st.Received != st.Executed || st.BothThreadsStopped() {
+			t.Fatalf("as a source: %+v", st)
+		}
+	}
+	back := func() {
+		t.Helper()
+		replica.must(replica.DisableSourceSemiSync(ctx))
+		_, err := replica.Follow(ctx, source.source())
+		replica.must(err)
+		replica.connected(true)
+		if st := replica.status(); !st.HasReplication || st.Leftover {
+			t.Fatalf("as a replica again: %+v", st)
+		}
+	}
+	turn()
+	replica.must(replica.ForgetSource(ctx))
+	replica.must(replica.ForgetSource(ctx))
+	if st := replica.status(); st.HasReplication || st.Leftover {
+		t.Fatalf("forgotten: %+v", st)
+	}
+	back()
+	replica.must(replica.ForgetSource(ctx)) // it is none of BecomeSource's
+	if st := replica.status(); !st.HasReplication || !st.SQLRunning {
+		t.Fatalf("a replica was made to forget its source: %+v", st)
+	}
+
+	turn()
+	back() // without having forgotten
+	replica.say(replica.words().stopReceiver, replica.words().stopApplier)
+	if st := replica.status(); !st.HasReplication || st.Leftover || !st.BothThreadsStopped() {
+		t.Fatalf("a replica that was stopped counts as a source: %+v", st)
+	}
+	_, err := replica.Follow(ctx, source.source())
+	replica.must(err)
+	replica.connected(true)
+
+	turn()
+	replica.say(replica.words().startApplier)
+	replica.say(replica.words().stopApplier)
+	turnedBySomebody := replica.status()
+	replica.say(replica.words().startApplier)
+	if st := replica.status(); !st.HasReplication || st.Leftover {
+		t.Fatalf("its applier runs, and it counts as a source (%+v before): %+v", turnedBySomebody, st)
+	}
+
+	_, err = replica.BecomeSource(ctx, replica.status().Executed, 1, nil)
+	replica.must(err)
+	replica.must(replica.service.Kill(ctx))
+	replica.start(StartOptions{})
+	if st := replica.status(); !st.HasReplication || st.Leftover {
+		t.Fatalf("after a restart: %+v", st)
+	}
+	_, err = replica.BecomeSource(ctx, replica.status().Executed, 1, nil)
+	replica.must(err)
+	replica.must(replica.ForgetSource(ctx))
+	if st := replica.status(); st.HasReplication || st.Leftover || !st.SourceSemiSyncEnabled {
+		t.Fatalf("in the end: %+v", st)
+	}
+}
