@@ -89,7 +89,7 @@ func (n *Node) gather(st fsm.State) fsm.Local {
 	sv := n.cfg.Prober.Server()
 	l := fsm.Local{
 		Fresh: n.fresh.Load(), Held: p.Held, Followed: p.Followed, Frozen: p.Frozen, ReleasedOp: p.ReleasedOp, Quarantine: p.Quarantine,
-		Server: sv, GateOpen: n.gateOpen(), Leaving: n.leaving.Load(), Stopping: n.stopping.Load(),
+		Server: sv, GateOpen: n.gateOpen(), Stopping: n.stopping.Load(),
 		BarrierDone: st.Epoch > 0 && n.barrierOf(p, sv.Started) == st.Epoch,
 		OtherClaims: n.other.Load() == st.Epoch && st.Epoch > 0 && st.Primary != n.cfg.Node,
 	}

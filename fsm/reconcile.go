@@ -29,7 +29,6 @@ type Local struct {
 	SyncOff      uint64   // index since which this node, outside the set, has seen its own semi-sync off; 0 when it has not
 	Prepared     uint64   // index of the change of the sync set that this node has prepared
 	PortGated    bool     // the gate covers this node's own port
-	Leaving      bool     // hbd is shutting down
 	Stopping     bool     // hbd has given up the role and stops: it never serves again
 	Copy         Copy     // what a rebuild has done to this node's data
 }
@@ -187,7 +186,7 @@ var guardRows = []Row{
 	}, []ActionKind{ActSelfFence}},
 	{"vip.let-go", "another node serves at the address", func(p *place) bool {
 		// Never from a state that may be old: a restarted hbd replays epochs in which another was primary.
-		return p.l.Fresh && p.l.VIPHeld && !p.isPrimary() && (p.l.OtherClaims || p.l.OtherServes || (p.s.Primary != "" && p.s.Phase == PhaseSteady) || p.l.Leaving)
+		return p.l.Fresh && p.l.VIPHeld && !p.isPrimary() && (p.l.OtherClaims || p.l.OtherServes || (p.s.Primary != "" && p.s.Phase == PhaseSteady))
 	}, []ActionKind{ActReleaseVIP}},
 }
 

@@ -18,6 +18,7 @@ const (
 // TestOperator: people ask for a change of the primary.
 func TestOperator(t *testing.T) {
 	g := newGroup(t, sandbox.Options{})
+	g.load = Load{Connect: patientConnect}
 
 	g.run(t, "promote", func(s *scenario) {
 		to := s.others(s.primary())[0]
@@ -31,6 +32,7 @@ func TestOperator(t *testing.T) {
 		if st := s.await("phase steady", steady); st.Primary != to {
 			s.Errorf("the primary is %s, not %s", st.Primary, to)
 		}
+		s.somebodyAnswered()
 	})
 
 	g.run(t, "demote", func(s *scenario) {
@@ -41,6 +43,7 @@ func TestOperator(t *testing.T) {
 		if st := s.await("phase steady", steady); st.Primary == s.primary() {
 			s.Errorf("the primary still is %s", st.Primary)
 		}
+		s.somebodyAnswered()
 	})
 
 	g.run(t, "promote with a plan changes nothing", func(s *scenario) {

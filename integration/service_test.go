@@ -13,6 +13,7 @@ import (
 // TestService: the database service or the daemon beside it fails, the host lives.
 func TestService(t *testing.T) {
 	g := newGroup(t, sandbox.Options{})
+	g.load = Load{Connect: patientConnect}
 
 	g.run(t, "mysqld killed is restarted in place", func(s *scenario) {
 		watch, stop := s.watchAddress(s.primary())
@@ -101,8 +102,17 @@ func TestService(t *testing.T) {
 		if s.holdsAddress(old) {
 			s.Errorf("%s stopped and still has the virtual address", old)
 		}
+		s.somebodyAnswered()
 		s.fault("start-hbd", old)
 	})
+}
+
+// somebodyAnswered demands that clients were answered at every moment of a planned change, if only with resets.
+func (s *scenario) somebodyAnswered() {
+	s.Helper()
+	if n := s.load.Silences(); n > 0 {
+		s.Errorf("%d connects met nobody at the address", n)
+	}
 }
 
 // steady: nothing is under way.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -49,7 +50,16 @@ type Workload struct {
 	outlet *sandbox.Outlet // of clients on the client host
 	stop   context.CancelFunc
 	done   sync.WaitGroup
+
+	silences atomic.Int64
 }
+
+// patientConnect is as long as a client can wait for its first packet to be answered before its kernel sends it again, after a second (Linux).
+const patientConnect = 900 * time.Millisecond
+
+// Silences counts the connects that were neither accepted nor refused in time: nobody had the address. A client's kernel tries again only after a second, so that
+// this is asked of clients that wait for patientConnect.
+func (w *Workload) Silences() int { return int(w.silences.Load()) }
 
 // StartWorkload creates the table and lets the clients loose until Stop.
 func (c *Cluster) StartWorkload(ctx context.Context, load Load) (*Workload, error) {
@@ -66,7 +76,11 @@ func (c *Cluster) StartWorkload(ctx context.Context, load Load) (*Workload, erro
 		w.config.DialFunc = func(ctx context.Context, _, addr string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, load.Connect)
 			defer cancel()
-			return w.outlet.Dial(ctx, addr)
+			conn, err := w.outlet.Dial(ctx, addr)
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				w.silences.Add(1)
+			}
+			return conn, err
 		}
 	}
 	if load.At != "" {
