@@ -261,8 +261,10 @@ func (r *rebuilds) place(ctx context.Context) error {
 			return err
 		}
 	}
+	quiet := r.n.newSilence(ctx)
+	defer quiet.end()
 	silent := func() {
-		r.n.isSilent()
+		quiet.begin()
 		r.letThrough(donor)
 	}
 	if err := r.n.cfg.Rebuilder.Place(ctx, silent); err != nil {

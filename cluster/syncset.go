@@ -205,14 +205,6 @@ func (n *Node) async(ctx context.Context) error {
 	return n.cfg.Database.SourceAsync(ctx)
 }
 
-// isSilent remembers, and tells the primary, that this node's mysqld acknowledges nothing, as whoever calls it has made sure.
-func (n *Node) isSilent() {
-	if since := n.store.State().OutsideSince(n.cfg.Node); since > 0 {
-		n.sync.setOff(since)
-		n.peers.kickAll()
-	}
-}
-
 // switchSyncOff ends this node's acknowledgements, and remembers since when it is sure of it.
 func (n *Node) switchSyncOff(ctx context.Context) error {
 	st := n.store.State()

@@ -313,12 +313,12 @@ func TestRestartedHbdHasPreparedNothing(t *testing.T) {
 func TestSilentIsAsGoodAsSwitchedOff(t *testing.T) {
 	u := newUnitAs(t, "db2")
 	u.steady("db1")
-	u.isSilent()
+	u.isSilent(u.short())
 	if off, _, _ := u.sync.read(); off != 0 {
 		t.Errorf("a member says that it is off since %d", off)
 	}
 	u.leaves("db2")
-	u.isSilent()
+	u.isSilent(u.short())
 	if off, _, _ := u.sync.read(); off != u.store.State().OutsideSince("db2") || off == 0 {
 		t.Errorf("off since %d, outside since %d", off, u.store.State().OutsideSince("db2"))
 	}
