@@ -21,6 +21,8 @@ const (
 	takeWait = 2 * time.Second
 	// donorPatience is how long a donor waits until it has applied what the primary has.
 	donorPatience = 30 * time.Second
+	// appliedPause is how often it looks whether it has.
+	appliedPause = 20 * time.Millisecond
 )
 
 // errCopyOver is answered when a copy cannot go on: it has to begin anew.
@@ -28,6 +30,7 @@ var errCopyOver = &rpc.Error{Code: "copy_over"}
 
 type donateRequest struct {
 	Index   uint64 `json:"index"`   // which rebuild
+	Turn    uint64 `json:"turn"`    // log index of the order that names this donor, 0 from a version that does not say
 	Session string `json:"session"` // made by the receiver: a second start replaces the first
 }
 
@@ -109,9 +112,25 @@ func (d *donations) allowed(to fsm.NodeID, index uint64) error {
 	return nil
 }
 
+// applied waits until this node has applied the log up to an index: whoever was told of an order first asks before the others have heard of it.
+func (d *donations) applied(ctx context.Context, index uint64) {
+	ctx, cancel := context.WithTimeout(ctx, donorPatience)
+	defer cancel()
+	changed := d.n.store.watch()
+	defer d.n.store.unwatch(changed)
+	for d.n.store.State().Index < index {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
 // begin starts a copy, in place of one that was begun before for the same node.
 func (d *donations) begin(ctx context.Context, from string, in donateRequest) (donateReply, error) {
 	to := fsm.NodeID(from)
+	d.applied(ctx, in.Turn)
 	if err := d.allowed(to, in.Index); err != nil {
 		return donateReply{}, err
 	}
@@ -148,7 +167,7 @@ func (d *donations) caughtUp(ctx context.Context) error {
 		return nil
 	}
 	at, err := d.n.positionOf(ctx, st.Primary, st.Epoch)
-	for ; ; wait(ctx, copyPause/10) {
+	for ; ; wait(ctx, appliedPause) {
 		if at != "" {
 			var held bool
 			if held, err = d.n.cfg.Database.Contains(ctx, at); held && err == nil {

@@ -22,7 +22,7 @@ func (r *rebuilds) receive(ctx context.Context, order fsm.Rebuilding) error {
 	defer cancel(nil)
 	go r.whileOrdered(ctx, order, cancel)
 	r.enter("receiving")
-	begin := donateRequest{Index: order.Index, Session: identity.NewID()}
+	begin := donateRequest{Index: order.Index, Turn: order.Turn, Session: identity.NewID()}
 	var reply donateReply
 	if err := r.call(ctx, order.Donor, "copy_begin", begin, &reply); err != nil {
 		return err
