@@ -76,6 +76,8 @@ type rebuildMark struct {
 	Port  uint16 `json:"port,omitempty"`
 	Rate  int64  `json:"rate,omitempty"`
 	Began string `json:"began,omitempty"`
+	// Again: this order has found what a clone of another one left. See placeClone.
+	Again bool `json:"again,omitempty"`
 	// Cleared: on the way of a new server's data to its place, what was there has
 	// been moved aside. See seed.
 	Cleared bool `json:"cleared,omitempty"`

@@ -34,6 +34,21 @@ func (r *Rebuild) receiveClone(_ context.Context, in Incoming) error {
 	return r.setMark(rebuildMark{ID: in.ID, Stage: RebuildPrepared, Host: in.Host, Port: in.Port, Rate: in.Rate})
 }
 
+// cloneAnew notes whom another rebuild clones from, into what a clone that failed has
+// left: the data was given up then, and there is no way back.
+func (r *Rebuild) cloneAnew(m rebuildMark, in Incoming) error {
+	if _, err := io.Copy(io.Discard, in.Stream); err != nil {
+		return err
+	}
+	if m.ID != in.ID {
+		// A clone that was completed for the other one does not count for this: its
+		// donor may have lacked what this one's has applied.
+		m.ID, m.Began, m.Again = in.ID, "", true
+	}
+	m.Host, m.Port, m.Rate = in.Host, in.Port, in.Rate
+	return r.setMark(m)
+}
+
 // placeClone clones into the server's own data directory. The server ends when it
 // is done. Repeated after a crash it waits for a clone that goes on without us, and
 // takes one that has ended for done.
@@ -41,7 +56,7 @@ func (r *Rebuild) placeClone(ctx context.Context, m rebuildMark, silent func()) 
 	if err := r.seed(ctx, &m); err != nil {
 		return err
 	}
-	if err := r.cfg.Service.Start(ctx, StartOptions{}); err != nil {
+	if err := r.startToClone(ctx, &m); err != nil {
 		return fmt.Errorf("starting the server to clone into: %w", err)
 	}
 	s := r.cfg.Server
@@ -64,22 +79,49 @@ func (r *Rebuild) placeClone(ctx context.Context, m rebuildMark, silent func()) 
 	}
 	done, err := s.cloned(ctx, m.Began)
 	if err == nil && !done {
-		err = s.clone(ctx, m, silent)
+		if err = s.clone(ctx, m, silent); err == nil {
+			done, err = r.cloneEnded(ctx, m.Began)
+		}
 	}
 	if err != nil {
 		return err
 	}
-	// It shuts down by itself after a clone; one that was done before is running.
 	if !done {
-		if err := poll(ctx, func() (bool, error) {
-			_, running, err := r.cfg.Service.Running(ctx)
-			return !running, err
-		}); err != nil {
-			return fmt.Errorf("waiting for the cloned server to end: %w", err)
-		}
+		return fmt.Errorf("%w: the server ended before its clone of %s was complete (its own log says why)", ErrBackup, net.JoinHostPort(m.Host, strconv.Itoa(int(m.Port))))
 	}
 	m.Stage = RebuildPlaced
 	return r.setMark(m)
+}
+
+// cloneEnded waits until a server that clones has ended, starts it, and asks whether
+// the clone is complete: one that was killed in the middle of it ends, too, and starts
+// again, without its tables.
+func (r *Rebuild) cloneEnded(ctx context.Context, began string) (bool, error) {
+	if err := poll(ctx, func() (bool, error) {
+		_, running, err := r.cfg.Service.Running(ctx)
+		return !running, err
+	}); err != nil {
+		return false, fmt.Errorf("waiting for the cloned server to end: %w", err)
+	}
+	if err := r.cfg.Service.Start(ctx, StartOptions{}); err != nil {
+		return false, fmt.Errorf("starting the cloned server: %w", err)
+	}
+	return r.cfg.Server.cloned(ctx, began)
+}
+
+// startToClone starts the server. One that does not start on what a clone of another
+// rebuild left is given a new server's data, before a clone of this one has begun:
+// afterwards the clone may be complete although the server does not start just now.
+func (r *Rebuild) startToClone(ctx context.Context, m *rebuildMark) error {
+	err := r.cfg.Service.Start(ctx, StartOptions{})
+	if err == nil || !m.Again || m.Began != "" || m.Stage != RebuildPlacing || ctx.Err() != nil {
+		return err
+	}
+	r.log.Warn("the server does not start on what a failed clone left: making a new one's data", "error", err.Error())
+	if seeding := r.makeSeed(ctx, m); seeding != nil {
+		return errors.Join(err, seeding)
+	}
+	return r.cfg.Service.Start(ctx, StartOptions{})
 }
 
 // isItsOwn makes sure that the server which is about to lose its data is the one
@@ -201,16 +243,17 @@ func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) error 
 }
 
 // cloned reports whether the server's last clone began at or after a time and was
-// completed. While one is going on it waits for its end.
+// completed. While one is going on it waits for its end. A server that was killed in
+// the middle of one calls it in progress ever after: nobody is at it any more.
 func (s *Server) cloned(ctx context.Context, began string) (bool, error) {
 	var done bool
 	err := poll(ctx, func() (bool, error) {
-		st, err := row(ctx, s.db, "SELECT STATE AS state, BEGIN_TIME >= "+quotedList([]string{began})+" AS ours FROM performance_schema.clone_status")
+		st, err := row(ctx, s.db, "SELECT STATE='In Progress' AND PID<>0 AS going, STATE='Completed' AS completed, BEGIN_TIME >= "+quotedList([]string{began})+" AS ours FROM performance_schema.clone_status")
 		if err != nil {
 			return false, fmt.Errorf("reading the clone's status: %w", err)
 		}
-		done = st["state"] == "Completed" && st.yes("ours")
-		return st["state"] != "In Progress", nil
+		done = st.yes("completed") && st.yes("ours")
+		return !st.yes("going"), nil
 	})
 	return done, err
 }

@@ -134,3 +134,63 @@ func TestCloneThatIsRefused(t *testing.T) {
 		}
 	})
 }
+
+// half gives a primary and a replica with transactions of its own, whose clone of another replica was cut off in the middle by end, and what that said.
+func half(t *testing.T, k *kind, end func(*testing.T, *node)) (primary, victim *node, err error) {
+	t.Helper()
+	primary, donor, victim := errantReplica(t, k)
+	ctx := testContext(t)
+	in := cloneFrom(donor)
+	in.Rate = 1 << 20 // it is at work for long enough
+	victim.must(victim.rebuild().Receive(ctx, in))
+	placed := make(chan error, 1)
+	go func() { placed <- victim.rebuild().Place(ctx, nil) }()
+	victim.must(poll(ctx, func() (bool, error) {
+		received, _, ok := victim.CloneProgress(ctx)
+		return ok && received > 3<<20, nil
+	}))
+	end(t, victim)
+	return primary, victim, <-placed
+}
+
+// TestCloneCutOffIsMadeAnew: whatever it has left, the next rebuild makes it whole, and until then nobody takes it for a copy.
+func TestCloneCutOffIsMadeAnew(t *testing.T) {
+	kill := func(t *testing.T, n *node) { n.must(n.service.Kill(testContext(t))) }
+	for name, c := range map[string]struct {
+		end   func(t *testing.T, victim *node)
+		spoil func(t *testing.T, victim *node) // after that
+	}{
+		"it fails": {func(t *testing.T, victim *node) {
+			st, err := row(testContext(t), victim.boss, "SELECT PID AS pid FROM performance_schema.clone_status")
+			victim.must(err)
+			victim.sql("KILL QUERY " + st["pid"])
+		}, func(*testing.T, *node) {}},
+		"it is killed": {kill, func(*testing.T, *node) {}},
+		"it does not start any more": {kill, func(t *testing.T, victim *node) {
+			kill(t, victim)
+			victim.must(os.Truncate(filepath.Join(victim.dataDir(), "ibdata1"), 1<<20))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachServer(t, func(t *testing.T, k *kind) {
+				k.only(t, "mysql", "it has no CLONE")
+				primary, victim, err := half(t, k, c.end)
+				if !errors.Is(err, ErrBackup) || victim.stage() != RebuildPlacing {
+					t.Fatalf("a clone that was cut off: %v, stage %q", err, victim.stage())
+				}
+				t.Log(err)
+				ctx := testContext(t)
+				c.spoil(t, victim)
+				next := cloneFrom(primary)
+				next.ID = "2"
+				victim.must(victim.rebuild().Receive(ctx, next))
+				victim.must(victim.rebuild().Place(ctx, nil))
+				victim.must(victim.rebuild().Adopt(ctx))
+				victim.follow(primary, false)
+				primary.must(primary.insert(ctx, 5))
+				sameRows(t, primary, victim)
+				victim.must(victim.rebuild().Finish())
+			})
+		})
+	}
+}

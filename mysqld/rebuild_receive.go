@@ -38,7 +38,8 @@ type Incoming struct {
 
 // Receive unpacks a copy beside the data and makes it consistent. The server and
 // its data are not touched. What an earlier attempt left is removed first: two
-// copies are never kept. ErrStage if a copy is already being put in its place.
+// copies are never kept. ErrStage if a copy is already being put in its place; but a
+// clone that has failed half-way there may be made again for another rebuild.
 func (r *Rebuild) Receive(ctx context.Context, in Incoming) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -47,6 +48,9 @@ func (r *Rebuild) Receive(ctx context.Context, in Incoming) error {
 		return err
 	}
 	if m.Stage == RebuildPlacing || m.Stage == RebuildEntering {
+		if r.clones() {
+			return r.cloneAnew(m, in)
+		}
 		return fmt.Errorf("%w: the copy of rebuild %s is half in its place", ErrStage, m.ID)
 	}
 	if err := r.receive(ctx, in); err != nil {

@@ -32,20 +32,31 @@ func (r *Rebuild) seed(ctx context.Context, m *rebuildMark) error {
 			return err
 		}
 		r.log.Info("there is no data: making a new server's, to clone into", "data_dir", r.cfg.DataDir)
-		if err := r.initialize(ctx); err != nil {
-			return fmt.Errorf("making a server to clone into: %w", err)
-		}
-		if err := os.Mkdir(r.outgoing(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		m.Stage = RebuildEntering
-		if err := r.setMark(*m); err != nil {
-			return err
-		}
+		return r.makeSeed(ctx, m)
 	}
 	if m.Stage != RebuildEntering {
 		return nil
 	}
+	return r.enterSeed(ctx, m)
+}
+
+// makeSeed makes the data beside what is there and then puts it in its place.
+func (r *Rebuild) makeSeed(ctx context.Context, m *rebuildMark) error {
+	if err := r.initialize(ctx); err != nil {
+		return fmt.Errorf("making a server to clone into: %w", err)
+	}
+	if err := os.Mkdir(r.outgoing(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	m.Stage, m.Began = RebuildEntering, ""
+	if err := r.setMark(*m); err != nil {
+		return err
+	}
+	return r.enterSeed(ctx, m)
+}
+
+// enterSeed may be repeated from wherever it was cut off.
+func (r *Rebuild) enterSeed(ctx context.Context, m *rebuildMark) error {
 	// What failed starts have left running would write into it.
 	if err := r.cfg.Service.Kill(ctx); err != nil {
 		return fmt.Errorf("killing the server before its data is made: %w", err)
