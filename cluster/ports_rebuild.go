@@ -14,8 +14,9 @@ var ErrNoRoom = errors.New("no room for a copy")
 // Rebuilder replaces this host's data by a copy of another's, and gives copies of its own. It decides nothing. Every method may be called again
 // after any failure or crash of this program; what was done is on disk.
 type Rebuilder interface {
-	// Stage tells how far which rebuild has come: nothing, arriving (Receive has not ended), whole (Place is due), placing (neither the old data
-	// nor the copy can be used, Place or Adopt is due), adopted (Finish is due).
+	// Stage tells how far which rebuild has come: nothing, arriving (Receive has not ended), whole (Place is due), half (Place was begun and mysqld has
+	// fetched nothing or a part; Place goes on, and Receive takes the order of another rebuild for the same), placing (neither the old data nor the copy
+	// can be used, all of it is here, Place or Adopt is due), adopted (Finish is due).
 	Stage() (RebuildStage, error)
 	// Empty tells that this host has no data at all.
 	Empty() (bool, error)

@@ -23,21 +23,27 @@ const (
 // rebuilds is the rebuild of this node, if one is ordered or left over. It works beside the actions, for as long as copying takes; what changes
 // the database it does in its turn, like an action.
 type rebuilds struct {
-	n *Node
+	n     *Node
+	pause time.Duration // between two tries
+	look  chan struct{} // wakes watch: there is something to be found
 
 	mu       sync.Mutex
 	running  bool
 	of       uint64 // the rebuild that tries counts
 	tries    int
+	last     error // of the newest try that counts
 	phase    string
 	begun    fsm.Instant
 	size     int64
 	inbox    *transfer.Inbox
 	received int64
+	empty    bool            // there was no data when it was looked last
 	found    fsm.RebuildNeed // what the checks found, apart from a quarantine
 }
 
-func newRebuilds(n *Node) *rebuilds { return &rebuilds{n: n} }
+func newRebuilds(n *Node) *rebuilds {
+	return &rebuilds{n: n, pause: copyPause, look: make(chan struct{}, 1)}
+}
 
 // copy is what the judgement needs to know.
 func (r *rebuilds) copy() fsm.Copy {
@@ -57,6 +63,10 @@ func (r *rebuilds) copy() fsm.Copy {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if empty && !r.empty {
+		wake(r.look)
+	}
+	r.empty = empty
 	return fsm.Copy{Stage: stage.Copy, Of: indexOf(stage.ID), Running: r.running, Empty: empty}
 }
 
@@ -97,10 +107,13 @@ func (r *rebuilds) wanted() {
 	r.n.wg.Go(func() {
 		ctx, cancel := context.WithCancel(r.n.ctx)
 		defer cancel()
+		changed := r.n.store.watch()
+		defer r.n.store.unwatch(changed)
+		tried, _ := r.n.store.State().RebuildOf(r.n.cfg.Node)
 		err := r.work(ctx)
 		if err != nil && ctx.Err() == nil {
 			r.n.log.Warn("rebuild", "error", err.Error())
-			wait(ctx, copyPause)
+			r.rest(ctx, tried, err, changed)
 		}
 		r.mu.Lock()
 		r.running = false
@@ -137,59 +150,42 @@ func (r *rebuilds) work(ctx context.Context) error {
 	order, ordered := st.RebuildOf(r.n.cfg.Node)
 	mine := ordered && indexOf(stage.ID) == order.Index
 	switch {
-	case stage.Copy == fsm.CopyPlacing:
-		return r.bringIntoUse(ctx)
 	case stage.Copy == fsm.CopyAdopted && (mine || !ordered):
 		return r.conclude(ctx, order, mine)
+	case stage.Copy == fsm.CopyPlacing && !ordered:
+		return r.bringIntoUse(ctx) // the right was given, and all of the copy is here: there is nothing else to become of this node
 	case !ordered:
 		return nil
 	}
 	if err := r.attempt(order.Index); err != nil {
-		return errors.Join(err, r.report(ctx, order, fsm.OutcomeFailed, err.Error()))
+		return r.giveUp(ctx, order, err)
 	}
-	err = r.run(ctx, order, mine && stage.Whole)
+	if stage.Copy == fsm.CopyPlacing {
+		err = r.bringIntoUse(ctx)
+	} else {
+		err = r.run(ctx, order, stage, mine)
+	}
 	if errors.Is(err, ErrNoRoom) {
-		return errors.Join(err, r.report(ctx, order, fsm.OutcomeFailed, err.Error()))
+		return r.giveUp(ctx, order, err)
 	}
-	r.mu.Lock()
-	if r.of == order.Index && err != nil {
-		r.failed(err)
-	}
-	r.mu.Unlock()
+	r.failed(order, err)
 	return err
 }
 
-// attempt refuses another try of a rebuild that failed too often.
-func (r *rebuilds) attempt(index uint64) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.of != index {
-		r.of, r.tries, r.phase = index, 0, ""
-	}
-	if r.tries >= copyTries {
-		r.tries = 0
-		return fmt.Errorf("given up after %d tries", copyTries)
-	}
-	return nil
-}
-
-// failed counts a try. One that only had to give way does not count. The caller holds mu.
-func (r *rebuilds) failed(err error) {
-	if !errors.Is(err, fsm.ErrRefused) && !errors.Is(err, errPreempted) && !errors.Is(err, errOtherDonor) && !errors.Is(err, context.Canceled) {
-		r.tries++
-	}
-}
-
-// run takes a copy in, keeps what is errant, and puts the copy in the place of the data.
-func (r *rebuilds) run(ctx context.Context, order fsm.Rebuilding, whole bool) error {
-	if !whole {
+// run takes a copy in, keeps what is errant, and puts the copy in the place of the data. What this very order has taken in, or was fetching when it was
+// cut off, is not asked for again.
+func (r *rebuilds) run(ctx context.Context, order fsm.Rebuilding, stage RebuildStage, mine bool) error {
+	half := stage.Copy == fsm.CopyHalf
+	if !mine || !stage.Whole && !half {
 		if err := r.receive(ctx, order); err != nil {
 			return err
 		}
 	}
 	r.enter("placing")
-	if err := r.keepErrant(ctx, order); err != nil {
-		return err
+	if !half { // else it was kept before the first byte of the data was given up
+		if err := r.keepErrant(ctx, order); err != nil {
+			return err
+		}
 	}
 	return r.n.exec.action(ctx, func(ctx context.Context) error {
 		watching, cancel := context.WithCancel(ctx)
@@ -197,7 +193,7 @@ func (r *rebuilds) run(ctx context.Context, order fsm.Rebuilding, whole bool) er
 		go r.measure(watching)
 		// The last question, after which nothing is left of the old data's rights.
 		if err := fsm.MayWipe(r.n.store.State(), r.n.cfg.Node, order.Index); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errKept, err)
 		}
 		if r.n.stopping.Load() {
 			return errOvertaken
@@ -210,14 +206,14 @@ func (r *rebuilds) run(ctx context.Context, order fsm.Rebuilding, whole bool) er
 		if err != nil {
 			return err
 		}
-		return r.place(ctx)
+		return caused(ctx, r.place(ctx))
 	})
 }
 
 // bringIntoUse goes on with a copy that is half in its place.
 func (r *rebuilds) bringIntoUse(ctx context.Context) error {
 	r.enter("placing")
-	return r.n.exec.action(ctx, r.place)
+	return r.n.exec.action(ctx, func(ctx context.Context) error { return caused(ctx, r.place(ctx)) })
 }
 
 // donor is whom the log names as the source of the copy, nil when it orders none any more.

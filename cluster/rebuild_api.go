@@ -98,8 +98,8 @@ func (n *Node) rejoin(ctx context.Context, node fsm.NodeID, actor string, out *r
 
 // onRejoin lifts the quarantine here. A copy that is half in its place is no matter of opinion.
 func (n *Node) onRejoin(_ context.Context, from string, in rejoinRequest) (rejoinReply, error) {
-	if c := n.rebuilds.copy(); c.Running || c.Stage == fsm.CopyPlacing {
-		return rejoinReply{}, errors.New("this node's data is being replaced by a copy")
+	if c := n.rebuilds.copy(); c.Running || c.Stage == fsm.CopyPlacing || c.Stage == fsm.CopyHalf {
+		return rejoinReply{}, errors.New("this node's data is being replaced by a copy: neither is whole, and only a rebuild helps (hbctl rebuild)")
 	}
 	var out rejoinReply
 	err := n.promises.update(func(p *Promises) {

@@ -32,6 +32,7 @@ func (r *rebuilds) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-r.look:
 		}
 		c, cancel := context.WithTimeout(ctx, 5*checkEvery)
 		found, err := r.check(c, &purged)

@@ -49,6 +49,7 @@ type disk struct {
 	saved  []string
 	steps  []string
 	fails  map[string][]error // errors of the next calls of a step
+	clones bool               // its server fetches a copy by itself while it is placed, as MySQL's does
 	gate   chan struct{}      // not nil: what this host gives waits until it is closed
 	given  int
 }
@@ -150,7 +151,10 @@ func (d *disk) Receive(ctx context.Context, in Incoming) error {
 	if d.stage == fsm.CopyPlacing {
 		d.h.w.breach("%s: another copy is taken in while one is half in its place", d.h.id)
 	}
-	d.id, d.stage, d.whole = in.ID, fsm.CopyArriving, false
+	d.id, d.whole = in.ID, false
+	if d.stage != fsm.CopyHalf {
+		d.stage = fsm.CopyArriving
+	}
 	d.mu.Unlock()
 	raw, err := io.ReadAll(in.Stream)
 	if err != nil {
@@ -174,9 +178,9 @@ func (d *disk) Receive(ctx context.Context, in Incoming) error {
 }
 
 // Place is strict: the log must order it now, and nothing that counts may be lost by it.
-func (d *disk) Place(_ context.Context, silent func()) error {
+func (d *disk) Place(ctx context.Context, silent func()) error {
 	d.mu.Lock()
-	fresh := d.stage != fsm.CopyPlacing
+	fresh := d.stage != fsm.CopyPlacing // what is half fetched is worth the same question: a CLONE that was refused has thrown nothing away
 	d.mu.Unlock()
 	if fresh {
 		if err := mayWipe(d.h.node, d.id); err != nil {
@@ -190,7 +194,14 @@ func (d *disk) Place(_ context.Context, silent func()) error {
 	}
 	d.mu.Lock()
 	d.stage = fsm.CopyPlacing
+	if d.clones {
+		d.stage = fsm.CopyHalf
+	}
 	d.mu.Unlock()
+	if d.clones {
+		d.h.change(func() { d.h.io, d.h.ack = false, false })
+		silent()
+	}
 	if err := d.step("Place"); err != nil {
 		return err
 	}
@@ -198,6 +209,9 @@ func (d *disk) Place(_ context.Context, silent func()) error {
 		d.h.crash()
 		d.h.source, d.h.relay = noSource, nil
 	})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stage = fsm.CopyPlacing
 	return nil
 }
 

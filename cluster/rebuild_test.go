@@ -54,23 +54,41 @@ func TestErrantReplicaIsFoundKeptAndRebuilt(t *testing.T) {
 }
 
 // TestRebuildGoesOnAfterEachFailure: every step fails once, and hbd itself goes away in the middle.
-func TestRebuildGoesOnAfterEachFailure(t *testing.T) {
+func TestRebuildGoesOnAfterEachFailure(t *testing.T) { goesOnAfterEachFailure(t, false) }
+
+// TestCloneGoesOnAfterEachFailure is the same of a server that fetches the copy by itself.
+func TestCloneGoesOnAfterEachFailure(t *testing.T) { goesOnAfterEachFailure(t, true) }
+
+func goesOnAfterEachFailure(t *testing.T, clones bool) {
 	c, _ := errantCluster(t, func(s *fsm.Settings) { s.Rebuild = fsm.RebuildManual })
 	d := c.disks["db4"]
 	broken := errors.New("made so by the test")
 	d.mu.Lock()
+	d.clones = clones
 	for _, step := range []string{"Receive", "SaveErrant", "Place", "Adopt", "Finish"} {
 		d.fails[step] = []error{broken}
 	}
 	d.mu.Unlock()
 	c.order(t, api.RebuildRequest{Node: "db4", Actor: "ann"})
-	await(t, "the copy is half in its place", func() bool { s, _ := d.Stage(); return s.Copy == fsm.CopyPlacing })
+	await(t, "the copy is half in its place", func() bool { s, _ := d.Stage(); return s.Copy == fsm.CopyPlacing || s.Copy == fsm.CopyHalf })
 	c.node("db4").crash()
 	c.node("db4").start()
 	// Its state is that of the log, which has never heard of the shrink that this test made up.
 	await(t, "db4 is back", func() bool { return c.node("db4").fresh.Load() })
 	c.rebuilt(t, "db4")
 	c.nothingLost()
+	if n := count(d.did(), "Receive"); n != 2 {
+		t.Errorf("asked for a copy %d times, and one time failed: it did not go on where it was", n)
+	}
+}
+
+func count(steps []string, step string) (n int) {
+	for _, s := range steps {
+		if s == step {
+			n++
+		}
+	}
+	return n
 }
 
 // order asks the leader for a rebuild, once the node has left the sync set: of a member it is refused.

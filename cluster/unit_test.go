@@ -121,7 +121,7 @@ func (u *unit) fencedAndPromoted(to fsm.NodeID) {
 	}
 	var members []fsm.SyncMember
 	for _, id := range st.DataNodes() {
-		if id != to {
+		if _, rebuilt := st.RebuildOf(id); id != to && !rebuilt {
 			members = append(members, fsm.SyncMember{Node: id, Incarnation: "inc-" + string(id)})
 		}
 	}

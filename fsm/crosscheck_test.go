@@ -284,7 +284,7 @@ var elsewhere = map[string]string{
 	// Data is always good in the toy.
 	"rebuild.donor": "nothing is rebuilt", "rebuild.errant": "nothing is errant", "rebuild.purged": "nothing is purged",
 	"rebuild.quarantined": "nothing is errant", "rebuild.empty": "nobody is new", "rebuild.running": "nothing is rebuilt",
-	"rebuild.unfinished": "nothing is rebuilt", "rebuild.run": "nothing is rebuilt", "rebuild.useless": "nothing is rebuilt", "rebuild.done": "nothing is rebuilt",
+	"rebuild.unfinished": "nothing is rebuilt", "rebuild.run": "nothing is rebuilt", "rebuild.half": "nothing is rebuilt", "rebuild.waits": "nothing is rebuilt", "rebuild.useless": "nothing is rebuilt", "rebuild.done": "nothing is rebuilt",
 	"node.empty": "nobody is new",
 }
 

@@ -14,6 +14,7 @@ func rebuildRules() []Rule {
 		RebuildPurged:      "a replica needs binary logs that the primary has purged: it takes a copy",
 		RebuildQuarantined: "a former primary cannot roll its tail back: it takes a copy",
 		RebuildEmpty:       "a host has no data yet: it takes a copy",
+		RebuildHalf:        "a host gave its data up for a copy that never became whole: it takes another",
 	}
 	out := []Rule{{Code: "rebuild.donor", Why: "the donor of a rebuild is gone: another one goes on", Always: true,
 		When: func(d *deciding) bool { return len(d.s.Rebuilds) > 0 }, Do: (*deciding).redonate}}
@@ -38,7 +39,7 @@ func (d *deciding) troubled(cause RebuildCause) NodeID {
 func (d *deciding) rebuild(cause RebuildCause) {
 	rule, node := "rebuild."+string(cause), d.troubled(cause)
 	reason := d.v.Node(node).Obs.Rebuild.Reason
-	switch hold := d.rebuildHold(node); {
+	switch hold := d.rebuildHold(node, cause); {
 	case d.s.Settings.Rebuild == RebuildManual:
 		d.say(rule, node, false, "%s; rebuild is manual: hbctl rebuild %s", reason, node)
 	case d.paused(rule):
@@ -74,12 +75,21 @@ func (d *deciding) orderRebuild(rule string, node NodeID, cause RebuildCause, re
 // firstHold is how long after its end a node is not rebuilt again by itself; it doubles with every further end within a day.
 const firstHold = time.Minute
 
-func (d *deciding) rebuildHold(node NodeID) time.Duration {
+// rebuildHold is for how long a node is not rebuilt again. A rebuild that failed holds every cause: it was the copying that did not work. After one
+// that ended well another cause is other trouble, and held a step less: the first time not at all. A loop through several causes is still damped.
+func (d *deciding) rebuildHold(node NodeID, cause RebuildCause) time.Duration {
 	end, ok := d.s.RebuildEndOf(node)
 	if !ok {
 		return 0
 	}
-	hold := firstHold << min(max(end.Times-1, 0), 9)
+	steps := max(end.Times, 1)
+	if end.Outcome == OutcomeDone && end.Cause != "" && end.Cause != cause {
+		steps--
+	}
+	if steps == 0 {
+		return 0
+	}
+	hold := firstHold << min(steps-1, 9)
 	return max(0, hold-d.v.Wall.Sub(end.At))
 }
 

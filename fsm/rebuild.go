@@ -15,12 +15,13 @@ const (
 	RebuildPurged      RebuildCause = "purged"      // the primary has purged the binary logs that it still needs
 	RebuildQuarantined RebuildCause = "quarantined" // it was primary, and its tail cannot be rolled back
 	RebuildEmpty       RebuildCause = "empty"       // it has no data at all: a new host
+	RebuildHalf        RebuildCause = "half"        // its data was given up for a copy that never became whole
 	RebuildAsked       RebuildCause = "asked"       // a person wants it
 )
 
 // RebuildCauses lists every cause that a node finds by itself, for the table of rules.
 func RebuildCauses() []RebuildCause {
-	return []RebuildCause{RebuildErrant, RebuildPurged, RebuildQuarantined, RebuildEmpty}
+	return []RebuildCause{RebuildErrant, RebuildPurged, RebuildQuarantined, RebuildEmpty, RebuildHalf}
 }
 
 // Rebuild gives a node the right to throw its data away and take a copy of the donor's. With Replaces it gives one that runs another donor.
@@ -58,12 +59,13 @@ type Rebuilding struct {
 
 // RebuildEnd is how a node's newest rebuild ended. Times counts those that ended within a day of each other: the hold grows with it.
 type RebuildEnd struct {
-	Node    NodeID    `json:"node"`
-	Epoch   uint64    `json:"epoch"` // the epoch in which it ended
-	At      time.Time `json:"at"`    // proposer's wall clock
-	Outcome Outcome   `json:"outcome"`
-	Reason  string    `json:"reason"`
-	Times   int       `json:"times"`
+	Node    NodeID       `json:"node"`
+	Epoch   uint64       `json:"epoch"` // the epoch in which it ended
+	At      time.Time    `json:"at"`    // proposer's wall clock
+	Cause   RebuildCause `json:"cause"` // why it was ordered; "" when it ended under a version that did not keep it
+	Outcome Outcome      `json:"outcome"`
+	Reason  string       `json:"reason"`
+	Times   int          `json:"times"`
 }
 
 // RebuildOf finds the running rebuild of a node.
@@ -191,7 +193,7 @@ func (s *State) applyRebuilt(c Rebuilt, at time.Time) error {
 	if !ok || r.Index != c.Index {
 		return refuse("end of rebuild %d of %s, running is %d", c.Index, c.Node, r.Index)
 	}
-	end := RebuildEnd{Node: c.Node, Epoch: s.Epoch, At: at, Outcome: c.Outcome, Reason: c.Reason, Times: 1}
+	end := RebuildEnd{Node: c.Node, Epoch: s.Epoch, At: at, Cause: r.Cause, Outcome: c.Outcome, Reason: c.Reason, Times: 1}
 	if before, ok := s.RebuildEndOf(c.Node); ok && at.Sub(before.At) < countedDay {
 		end.Times = before.Times + 1
 	}
@@ -207,7 +209,8 @@ type CopyStage string
 const (
 	CopyNone     CopyStage = ""
 	CopyArriving CopyStage = "arriving" // the node's own data is whole and in use
-	CopyPlacing  CopyStage = "placing"  // neither is: mysqld must not be started
+	CopyHalf     CopyStage = "half"     // neither is, and what is missing is still to be fetched: only by an order of the log
+	CopyPlacing  CopyStage = "placing"  // neither is, and all of the copy is here: mysqld must not be started
 	CopyAdopted  CopyStage = "adopted"  // mysqld runs on the copy, the old data is still kept
 )
 

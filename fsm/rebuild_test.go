@@ -78,6 +78,24 @@ func init() {
 		{code: "rebuild.errant", name: "the hold is over", acts: true, commands: []string{"rebuild"}, make: troubledBy(RebuildErrant, func(c *scene) {
 			c.s.Rebuilt = []RebuildEnd{{Node: "db3", At: c.wall.Add(-2 * firstHold), Outcome: OutcomeFailed, Times: 1}}
 		})},
+		{code: "rebuild.errant", name: "another cause after a rebuild that ended well is other trouble", acts: true, commands: []string{"rebuild"}, make: troubledBy(RebuildErrant, func(c *scene) {
+			c.s.Rebuilt = []RebuildEnd{{Node: "db3", At: c.wall.Add(-firstHold / 2), Cause: RebuildEmpty, Outcome: OutcomeDone, Times: 1}}
+		})},
+		{code: "rebuild.errant", name: "the same cause after a rebuild that ended well", acts: true, commands: []string{}, verdict: "rebuild.errant", make: troubledBy(RebuildErrant, func(c *scene) {
+			c.s.Rebuilt = []RebuildEnd{{Node: "db3", At: c.wall.Add(-firstHold / 2), Cause: RebuildErrant, Outcome: OutcomeDone, Times: 1}}
+		})},
+		{code: "rebuild.errant", name: "another cause after a rebuild that failed", acts: true, commands: []string{}, verdict: "rebuild.errant", make: troubledBy(RebuildErrant, func(c *scene) {
+			c.s.Rebuilt = []RebuildEnd{{Node: "db3", At: c.wall.Add(-firstHold / 2), Cause: RebuildEmpty, Outcome: OutcomeFailed, Times: 1}}
+		})},
+		{code: "rebuild.errant", name: "one cause after the other in turn", acts: true, commands: []string{}, verdict: "rebuild.errant", make: troubledBy(RebuildErrant, func(c *scene) {
+			c.s.Rebuilt = []RebuildEnd{{Node: "db3", At: c.wall.Add(-firstHold / 2), Cause: RebuildEmpty, Outcome: OutcomeDone, Times: 2}}
+		})},
+		{code: "rebuild.errant", name: "ended well under a version that did not keep the cause", acts: true, commands: []string{}, verdict: "rebuild.errant", make: troubledBy(RebuildErrant, func(c *scene) {
+			c.s.Rebuilt = []RebuildEnd{{Node: "db3", At: c.wall.Add(-firstHold / 2), Outcome: OutcomeDone, Times: 1}}
+		})},
+		{code: "rebuild.half", name: "its CLONE failed just now", acts: true, commands: []string{}, verdict: "rebuild.half", make: troubledBy(RebuildHalf, func(c *scene) {
+			c.s.Rebuilt = []RebuildEnd{{Node: "db3", At: c.wall.Add(-firstHold / 2), Cause: RebuildErrant, Outcome: OutcomeFailed, Times: 1}}
+		})},
 		{code: "rebuild.errant", name: "the hold has grown", acts: true, commands: []string{}, make: troubledBy(RebuildErrant, func(c *scene) {
 			c.s.Rebuilt = []RebuildEnd{{Node: "db3", At: c.wall.Add(-2 * firstHold), Outcome: OutcomeFailed, Times: 3}}
 		})},
@@ -113,6 +131,16 @@ func init() {
 		{code: "rebuild.run", name: "another node", node: "db2", make: rebuildingScene},
 		{code: "rebuild.run", name: "the state may be old", node: "db3", make: rebuildingScene, edit: func(_ *scene, l *Local) { l.Fresh = false }},
 		{code: "rebuild.run", name: "the copy is in use", node: "db3", make: rebuildingScene, edit: func(c *scene, l *Local) { copying(CopyAdopted, c.s.Rebuilds[0].Index)(c, l) }},
+		{code: "rebuild.run", name: "half fetched, and ordered", hits: true, node: "db3", make: rebuildingScene, edit: func(c *scene, l *Local) { copying(CopyHalf, c.s.Rebuilds[0].Index)(c, l); l.Quarantine = "half" }, acts: []ActionKind{ActRebuild}},
+		{code: "rebuild.run", name: "half fetched for an order that failed, and ordered anew", hits: true, node: "db3", make: rebuildingScene, edit: func(c *scene, l *Local) { copying(CopyHalf, 1)(c, l); l.Quarantine = "half" }, acts: []ActionKind{ActRebuild}},
+		{code: "rebuild.waits", name: "half fetched, and the rebuild has failed", hits: true, node: "db3", edit: func(c *scene, l *Local) {
+			copying(CopyHalf, 3)(c, l)
+			l.Quarantine = "half"
+			l.Server.State = ServerDown
+		}, acts: []ActionKind{ActNone}},
+		{code: "rebuild.waits", name: "half fetched, and the state may be old", hits: true, node: "db3", make: rebuildingScene, edit: func(c *scene, l *Local) { copying(CopyHalf, 3)(c, l); l.Fresh = false }, acts: []ActionKind{ActNone}},
+		{code: "rebuild.waits", name: "ordered", node: "db3", make: rebuildingScene, edit: copying(CopyHalf, 3)},
+		{code: "rebuild.waits", name: "a whole copy waits for nothing", node: "db3", edit: copying(CopyPlacing, 3)},
 		{code: "rebuild.useless", name: "found errant again", hits: true, node: "db3", edit: func(c *scene, l *Local) { copying(CopyAdopted, 3)(c, l); l.Quarantine = "errant" }, acts: []ActionKind{ActRebuild}},
 		{code: "rebuild.useless", name: "good", node: "db3", edit: copying(CopyAdopted, 3)},
 		{code: "node.empty", name: "a new host", hits: true, node: "db3", edit: func(_ *scene, l *Local) { l.Copy.Empty = true; l.Server.State = ServerDown }, acts: []ActionKind{ActNone}},

@@ -196,6 +196,7 @@ var rows = []Row{
 	{"rebuild.unfinished", "a copy is half in its place: mysqld cannot run before it is whole", func(p *place) bool { return p.l.Copy.Stage == CopyPlacing }, []ActionKind{ActRebuild}},
 	{"rebuild.run", "the log orders its data replaced by a copy", (*place).copyDue, []ActionKind{ActRebuild}},
 	{"rebuild.useless", "the copy has what the primary lacks: the rebuild has failed", func(p *place) bool { return p.l.Copy.Stage == CopyAdopted && p.l.Quarantine != "" }, []ActionKind{ActRebuild}},
+	{"rebuild.waits", "its data was given up and the copy is not whole: it waits for the log to order one", func(p *place) bool { return p.l.Copy.Stage == CopyHalf }, []ActionKind{ActNone}},
 	{"node.quarantined", "kept out until a human has looked", func(p *place) bool { return p.l.Quarantine != "" }, []ActionKind{ActNone}},
 	{"node.not-fresh", "the applied state may be old: no leader has been heard since hbd started", func(p *place) bool { return !p.l.Fresh }, []ActionKind{ActNone}},
 	{"node.empty", "has no data yet: a start would make an empty server", func(p *place) bool { return p.l.Copy.Empty && !p.isPrimary() }, []ActionKind{ActNone}},

@@ -85,7 +85,11 @@ func (r *rebuilder) Stage() (cluster.RebuildStage, error) {
 	case mysqld.RebuildNone:
 	case mysqld.RebuildReceiving, mysqld.RebuildPrepared:
 		out.Copy = fsm.CopyArriving
-	case mysqld.RebuildPlacing, mysqld.RebuildEntering, mysqld.RebuildPlaced:
+	case mysqld.RebuildPlacing, mysqld.RebuildEntering:
+		if out.Copy = fsm.CopyPlacing; r.database.dialect == dialectMySQL {
+			out.Copy = fsm.CopyHalf // it fetches the copy only now
+		}
+	case mysqld.RebuildPlaced:
 		out.Copy = fsm.CopyPlacing
 	case mysqld.RebuildAdopted:
 		out.Copy = fsm.CopyAdopted
