@@ -79,8 +79,9 @@ func (r *Rebuild) placeClone(ctx context.Context, m rebuildMark, silent func()) 
 	}
 	done, err := s.cloned(ctx, m.Began)
 	if err == nil && !done {
-		if err = s.clone(ctx, m, silent); err == nil {
-			done, err = r.cloneEnded(ctx, m.Began)
+		var told bool
+		if told, err = s.clone(ctx, m, silent); err == nil {
+			done, err = r.cloneEnded(ctx, m.Began, told)
 		}
 	}
 	if err != nil {
@@ -95,8 +96,15 @@ func (r *Rebuild) placeClone(ctx context.Context, m rebuildMark, silent func()) 
 
 // cloneEnded waits until a server that clones has ended, starts it, and asks whether
 // the clone is complete: one that was killed in the middle of it ends, too, and starts
-// again, without its tables.
-func (r *Rebuild) cloneEnded(ctx context.Context, began string) (bool, error) {
+// again, without its tables. Where it has told that it has cloned, and begins to shut
+// down, it is not waited for: the copy is on disk before that, and what a shutdown of
+// seconds would still write belongs to the data that is replaced.
+func (r *Rebuild) cloneEnded(ctx context.Context, began string, told bool) (bool, error) {
+	if told {
+		if err := r.cfg.Service.Kill(ctx); err != nil {
+			return false, fmt.Errorf("killing the cloned server: %w", err)
+		}
+	}
 	if err := poll(ctx, func() (bool, error) {
 		_, running, err := r.cfg.Service.Running(ctx)
 		return !running, err
@@ -187,14 +195,15 @@ func sleepFor(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// clone runs CLONE INSTANCE to its end.
-func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) error {
+// clone runs CLONE INSTANCE to its end. It reports whether the server told that it has
+// cloned; one whose connection has only ended may have.
+func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) (told bool, err error) {
 	plugin, err := row(ctx, s.db, "SELECT PLUGIN_STATUS AS status FROM information_schema.PLUGINS WHERE PLUGIN_NAME='clone'")
 	if err != nil {
-		return fmt.Errorf("looking for the clone plugin: %w", err)
+		return false, fmt.Errorf("looking for the clone plugin: %w", err)
 	}
 	if plugin["status"] != "ACTIVE" {
-		return fmt.Errorf("%w: the plugin clone is not loaded; hbd loads it at every start it makes: restart the server through hbd", ErrUnsupported)
+		return false, fmt.Errorf("%w: the plugin clone is not loaded; hbd loads it at every start it makes: restart the server through hbd", ErrUnsupported)
 	}
 	// In MiB per second, 0 for no limit.
 	limit := m.Rate >> 20
@@ -203,20 +212,20 @@ func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) error 
 	}
 	donor := net.JoinHostPort(m.Host, strconv.Itoa(int(m.Port)))
 	if err := s.fallSilent(ctx); err != nil {
-		return fmt.Errorf("before a clone: %w", err)
+		return false, fmt.Errorf("before a clone: %w", err)
 	}
 	if silent != nil {
 		silent()
 	}
 	if err := execute(ctx, s.db, fmt.Sprintf("SET GLOBAL clone_max_data_bandwidth=%d", limit)); err != nil {
-		return err
+		return false, err
 	}
 	if err := execArgs(ctx, s.db, "SET GLOBAL clone_valid_donor_list=?", donor); err != nil {
-		return err
+		return false, err
 	}
 	// CLONE removes what is here first, and super_read_only forbids that; read_only stays on.
 	if err := s.setGlobals(ctx, s.dialect.words().barrierWritable); err != nil {
-		return fmt.Errorf("before a clone: %w", err)
+		return false, fmt.Errorf("before a clone: %w", err)
 	}
 	s.log.Info("cloning", "from", donor, "mib_per_second", limit)
 	ctx, cancel := context.WithTimeout(ctx, cloneTimeout)
@@ -229,7 +238,7 @@ func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) error 
 		}
 	}
 	if number := serverErrorNumber(err); err == nil || number == errRestartFailed || number == 0 && Classify(err) == FaultDown {
-		return nil
+		return number == errRestartFailed, nil
 	}
 	if ctx.Err() == nil { // else the clone goes on without us, and is waited for when this is due again
 		c, end := context.WithTimeout(ctx, 5*time.Second)
@@ -237,9 +246,9 @@ func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) error 
 		err = errors.Join(err, s.setGlobals(c, s.dialect.words().readOnly))
 	}
 	if serverErrorNumber(err) == errCloneConflicts {
-		return fmt.Errorf("cloning from %s: a clone is under way already: %w", donor, err)
+		return false, fmt.Errorf("cloning from %s: a clone is under way already: %w", donor, err)
 	}
-	return fmt.Errorf("%w: cloning from %s: %w", ErrBackup, donor, err)
+	return false, fmt.Errorf("%w: cloning from %s: %w", ErrBackup, donor, err)
 }
 
 // cloned reports whether the server's last clone began at or after a time and was
