@@ -188,9 +188,15 @@ func (r *rebuilds) run(ctx context.Context, order fsm.Rebuilding, stage RebuildS
 		}
 	}
 	return r.n.exec.action(ctx, func(ctx context.Context) error {
-		watching, cancel := context.WithCancel(ctx)
-		defer cancel()
-		go r.measure(watching)
+		fetching, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		go r.measure(fetching)
+		go r.whileOrdered(fetching, order, func(cause error) {
+			// What is all here needs no donor any more.
+			if s, err := r.n.cfg.Rebuilder.Stage(); err == nil && s.Copy == fsm.CopyHalf {
+				cancel(cause)
+			}
+		})
 		// The last question, after which nothing is left of the old data's rights.
 		if err := fsm.MayWipe(r.n.store.State(), r.n.cfg.Node, order.Index); err != nil {
 			return fmt.Errorf("%w: %w", errKept, err)
@@ -206,7 +212,7 @@ func (r *rebuilds) run(ctx context.Context, order fsm.Rebuilding, stage RebuildS
 		if err != nil {
 			return err
 		}
-		return caused(ctx, r.place(ctx))
+		return caused(fetching, r.place(fetching))
 	})
 }
 

@@ -8,15 +8,20 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 )
 
 // Errors of MySQL's CLONE (errmsg-8.0 and later).
 const (
+	errNoSuchThread   = 1094 // ER_NO_SUCH_THREAD: it has ended by itself
 	errRestartFailed  = 3707 // ER_RESTART_SERVER_FAILED: cloned; nobody but hbd starts the server again
 	errCloneDonor     = 3862 // ER_CLONE_DONOR: also that it does not let us in
 	errCloneConflicts = 3634 // ER_CLONE_TOO_MANY_CONCURRENT_CLONES
 )
+
+// donor is the address of the server that is cloned, as CLONE wants it.
+func (m rebuildMark) donor() string { return net.JoinHostPort(m.Host, strconv.Itoa(int(m.Port))) }
 
 // cloneTimeout bounds one clone; a statement without a bound of its own gets a short
 // one.
@@ -77,18 +82,18 @@ func (r *Rebuild) placeClone(ctx context.Context, m rebuildMark, silent func()) 
 	if st, err := s.Status(ctx); err == nil && silent != nil && st.IORunning == ThreadNo && !st.ReplicaSemiSyncEnabled && !st.ReplicaSemiSyncActive {
 		silent()
 	}
-	done, err := s.cloned(ctx, m.Began)
+	done, err := s.cloned(ctx, m.Began, m.donor())
 	if err == nil && !done {
 		var told bool
 		if told, err = s.clone(ctx, m, silent); err == nil {
-			done, err = r.cloneEnded(ctx, m.Began, told)
+			done, err = r.cloneEnded(ctx, m, told)
 		}
 	}
 	if err != nil {
 		return err
 	}
 	if !done {
-		return fmt.Errorf("%w: the server ended before its clone of %s was complete (its own log says why)", ErrBackup, net.JoinHostPort(m.Host, strconv.Itoa(int(m.Port))))
+		return fmt.Errorf("%w: the server ended before its clone of %s was complete (its own log says why)", ErrBackup, m.donor())
 	}
 	m.Stage = RebuildPlaced
 	return r.setMark(m)
@@ -99,7 +104,7 @@ func (r *Rebuild) placeClone(ctx context.Context, m rebuildMark, silent func()) 
 // again, without its tables. Where it has told that it has cloned, and begins to shut
 // down, it is not waited for: the copy is on disk before that, and what a shutdown of
 // seconds would still write belongs to the data that is replaced.
-func (r *Rebuild) cloneEnded(ctx context.Context, began string, told bool) (bool, error) {
+func (r *Rebuild) cloneEnded(ctx context.Context, m rebuildMark, told bool) (bool, error) {
 	if told {
 		if err := r.cfg.Service.Kill(ctx); err != nil {
 			return false, fmt.Errorf("killing the cloned server: %w", err)
@@ -114,7 +119,7 @@ func (r *Rebuild) cloneEnded(ctx context.Context, began string, told bool) (bool
 	if err := r.cfg.Service.Start(ctx, StartOptions{}); err != nil {
 		return false, fmt.Errorf("starting the cloned server: %w", err)
 	}
-	return r.cfg.Server.cloned(ctx, began)
+	return r.cfg.Server.cloned(ctx, m.Began, m.donor())
 }
 
 // startToClone starts the server. One that does not start on what a clone of another
@@ -210,7 +215,7 @@ func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) (told 
 	if m.Rate > 0 && limit == 0 {
 		limit = 1
 	}
-	donor := net.JoinHostPort(m.Host, strconv.Itoa(int(m.Port)))
+	donor := m.donor()
 	if err := s.fallSilent(ctx); err != nil {
 		return false, fmt.Errorf("before a clone: %w", err)
 	}
@@ -252,14 +257,24 @@ func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) (told 
 }
 
 // cloned reports whether the server's last clone began at or after a time and was
-// completed. While one is going on it waits for its end. A server that was killed in
-// the middle of one calls it in progress ever after: nobody is at it any more.
-func (s *Server) cloned(ctx context.Context, began string) (bool, error) {
+// completed. While one is going on it waits for its end; one of another donor is ended,
+// for the server would wait for it for minutes after it was lost. A server that was
+// killed in the middle of one calls it in progress ever after: nobody is at it any more.
+func (s *Server) cloned(ctx context.Context, began, donor string) (bool, error) {
 	var done bool
+	plain := strings.NewReplacer("[", "", "]", "") // the server writes none around an IPv6 address
+	ended := ""
 	err := poll(ctx, func() (bool, error) {
-		st, err := row(ctx, s.db, "SELECT STATE='In Progress' AND PID<>0 AS going, STATE='Completed' AS completed, BEGIN_TIME >= "+quotedList([]string{began})+" AS ours FROM performance_schema.clone_status")
+		st, err := row(ctx, s.db, "SELECT STATE='In Progress' AND PID<>0 AS going, PID AS session, SOURCE AS donor, STATE='Completed' AS completed, BEGIN_TIME >= "+quotedList([]string{began})+" AS ours FROM performance_schema.clone_status")
 		if err != nil {
 			return false, fmt.Errorf("reading the clone's status: %w", err)
+		}
+		if st.yes("going") && plain.Replace(st["donor"]) != plain.Replace(donor) && ended != st["session"] {
+			s.log.Info("ending the clone of a donor that was replaced", "from", st["donor"], "to", donor)
+			if err := execute(ctx, s.db, "KILL QUERY "+st["session"]); err != nil && serverErrorNumber(err) != errNoSuchThread {
+				return false, fmt.Errorf("ending the clone of %s: %w", st["donor"], err)
+			}
+			ended = st["session"]
 		}
 		done = st.yes("completed") && st.yes("ours")
 		return !st.yes("going"), nil

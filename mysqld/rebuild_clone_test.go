@@ -136,38 +136,40 @@ func TestCloneThatIsRefused(t *testing.T) {
 }
 
 // half gives a primary and a replica with transactions of its own, whose clone of another replica was cut off in the middle by end, and what that said.
-func half(t *testing.T, k *kind, end func(*testing.T, *node)) (primary, victim *node, err error) {
+func half(t *testing.T, k *kind, end func(*testing.T, *node, context.CancelFunc)) (primary, victim *node, err error) {
 	t.Helper()
 	primary, donor, victim := errantReplica(t, k)
 	ctx := testContext(t)
 	in := cloneFrom(donor)
 	in.Rate = 1 << 20 // it is at work for long enough
 	victim.must(victim.rebuild().Receive(ctx, in))
+	placing, cut := context.WithCancel(ctx)
+	defer cut()
 	placed := make(chan error, 1)
-	go func() { placed <- victim.rebuild().Place(ctx, nil) }()
+	go func() { placed <- victim.rebuild().Place(placing, nil) }()
 	victim.must(poll(ctx, func() (bool, error) {
 		received, _, ok := victim.CloneProgress(ctx)
 		return ok && received > 3<<20, nil
 	}))
-	end(t, victim)
+	end(t, victim, cut)
 	return primary, victim, <-placed
 }
 
 // TestCloneCutOffIsMadeAnew: whatever it has left, the next rebuild makes it whole, and until then nobody takes it for a copy.
 func TestCloneCutOffIsMadeAnew(t *testing.T) {
-	kill := func(t *testing.T, n *node) { n.must(n.service.Kill(testContext(t))) }
+	kill := func(t *testing.T, n *node, _ context.CancelFunc) { n.must(n.service.Kill(testContext(t))) }
 	for name, c := range map[string]struct {
-		end   func(t *testing.T, victim *node)
+		end   func(t *testing.T, victim *node, cut context.CancelFunc)
 		spoil func(t *testing.T, victim *node) // after that
 	}{
-		"it fails": {func(t *testing.T, victim *node) {
+		"it fails": {func(t *testing.T, victim *node, _ context.CancelFunc) {
 			st, err := row(testContext(t), victim.boss, "SELECT PID AS pid FROM performance_schema.clone_status")
 			victim.must(err)
 			victim.sql("KILL QUERY " + st["pid"])
 		}, func(*testing.T, *node) {}},
 		"it is killed": {kill, func(*testing.T, *node) {}},
 		"it does not start any more": {kill, func(t *testing.T, victim *node) {
-			kill(t, victim)
+			kill(t, victim, nil)
 			victim.must(os.Truncate(filepath.Join(victim.dataDir(), "ibdata1"), 1<<20))
 		}},
 	} {
@@ -193,4 +195,30 @@ func TestCloneCutOffIsMadeAnew(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestCloneOfAReplacedDonorIsEnded: once another donor is named nobody waits for the one before.
+func TestCloneOfAReplacedDonorIsEnded(t *testing.T) {
+	eachServer(t, func(t *testing.T, k *kind) {
+		k.only(t, "mysql", "it has no CLONE")
+		primary, errant, err := half(t, k, func(_ *testing.T, _ *node, cut context.CancelFunc) { cut() })
+		if !errors.Is(err, context.Canceled) {
+			t.Fatalf("cut off: %v", err)
+		}
+		ctx, r := testContext(t), errant.rebuild()
+		m, err := r.mark()
+		errant.must(err)
+		m.Rate = 0
+		errant.must(r.setMark(m))
+		errant.must(r.Redirect("127.0.0.1", primary.port))
+		errant.must(r.Place(ctx, nil))
+		st, err := row(ctx, errant.db, "SELECT SOURCE AS donor FROM performance_schema.clone_status")
+		if errant.must(err); st["donor"] != (rebuildMark{Host: "127.0.0.1", Port: primary.port}).donor() {
+			t.Errorf("it is a copy of %s", st["donor"])
+		}
+		errant.must(r.Adopt(ctx))
+		if n := errant.count(); n != 50 {
+			t.Errorf("%d rows", n)
+		}
+	})
 }
