@@ -73,6 +73,8 @@ type dialect interface {
 	// waitApplied waits at most slice for position to be applied; it reports
 	// whether it is.
 	waitApplied(ctx context.Context, q querier, position string, slice time.Duration) (bool, error)
+	// hidesEvents tells that events are not shown to who lacks EVENT.
+	hidesEvents() bool
 	// stopsInHalf tells that STOP of the applier waits for the rest of a
 	// half-received transaction, so that freeApplier is needed.
 	stopsInHalf() bool
@@ -99,6 +101,9 @@ type words struct {
 	replicaSemiSyncOff          string
 	// killQuery and kill take the connection's number.
 	kill string
+	// events lists the scheduled events, one to a row: in_schema, name, definer,
+	// status, and the settings of the session that made it.
+	events string
 	// bootArguments are appended to the server's command line for every start,
 	// rewindArguments for the one start that rolls back the tail.
 	bootArguments, rewindArguments []string

@@ -28,6 +28,10 @@ type Facts struct {
 	Bypass      []string
 	BypassError error
 	XAStarts    uint64 // since the server started
+	// Events is how many scheduled events there are, as far as the manager may see them.
+	Events int
+	// MissingEventGrants are privileges that EventGrants names and the manager lacks.
+	MissingEventGrants []string
 }
 
 // factVariables are read on both servers; each has those it knows.
@@ -56,6 +60,14 @@ func (s *Server) Facts(ctx context.Context) (Facts, error) {
 	if f.MissingGrants, err = s.missingGrants(ctx); err != nil {
 		return Facts{}, err
 	}
+	if f.MissingEventGrants, err = s.missingEventGrants(ctx); err != nil {
+		return Facts{}, err
+	}
+	events, err := s.Events(ctx)
+	if err != nil && !errors.Is(err, ErrEventRights) { // which has been said
+		return Facts{}, fmt.Errorf("reading the scheduled events of %s: %w", s.target(), err)
+	}
+	f.Events = len(events)
 	f.Replication = s.replicationProblem(ctx)
 	f.Bypass, f.BypassError = s.dialect.bypassers(ctx, s.db, s.cfg)
 	if f.Boot, f.BootError = s.bootOptions(ctx); f.BootError == nil {
@@ -75,18 +87,12 @@ func (s *Server) addPersisted(ctx context.Context, boot map[string]string) error
 
 // missingGrants compares the manager's own grants with those it should have.
 func (s *Server) missingGrants(ctx context.Context) ([]string, error) {
-	all, err := rows(ctx, s.db, "SHOW GRANTS")
-	if err != nil {
-		return nil, fmt.Errorf("reading the grants of the manager: %w", err)
-	}
-	var held []string
-	for _, r := range all {
-		for _, text := range r {
-			held = append(held, globalPrivileges(text)...)
-		}
+	held, err := s.globalGrants(ctx)
+	if err != nil || slices.Contains(held, "ALL PRIVILEGES") {
+		return nil, err
 	}
 	wanted, err := ManagerGrants(s.cfg.Dialect, "manager")
-	if err != nil || slices.Contains(held, "ALL PRIVILEGES") {
+	if err != nil {
 		return nil, err
 	}
 	var missing []string
@@ -98,6 +104,21 @@ func (s *Server) missingGrants(ctx context.Context) ([]string, error) {
 		}
 	}
 	return missing, nil
+}
+
+// globalGrants are the manager's own privileges on everything.
+func (s *Server) globalGrants(ctx context.Context) ([]string, error) {
+	all, err := rows(ctx, s.db, "SHOW GRANTS")
+	if err != nil {
+		return nil, fmt.Errorf("reading the grants of the manager: %w", err)
+	}
+	var held []string
+	for _, r := range all {
+		for _, text := range r {
+			held = append(held, globalPrivileges(text)...)
+		}
+	}
+	return held, nil
 }
 
 // globalPrivileges reads "GRANT A, B ON *.* TO ..."; other grants have none.

@@ -1,6 +1,11 @@
 package mysqld
 
-import "fmt"
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // ManagerGrants gives the statements that grant account ('user'@'host', quoted)
 // what this package needs and no more, plus SELECT on the schema mysql, without
@@ -31,4 +36,52 @@ func ReplicationGrants(dialectName, account string) []string {
 		out = append(out, "GRANT BACKUP_ADMIN ON *.* TO "+account) // CLONE, at the donor
 	}
 	return out
+}
+
+// EventGrants gives the privileges with which the manager lets scheduled events
+// follow the primary: to see them, and to enable those of any definer. They are
+// apart from ManagerGrants, because everything else works without them.
+func EventGrants(dialectName, version string) []string {
+	if dialectName == "mariadb" {
+		return []string{"EVENT", "SET USER"}
+	}
+	var major, minor int
+	if n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor); n == 2 && (major < 8 || major == 8 && minor < 2) {
+		return []string{"EVENT", "SET_USER_ID"}
+	}
+	return []string{"EVENT", "SET_ANY_DEFINER", "ALLOW_NONEXISTENT_DEFINER"}
+}
+
+// missingEventGrants are those of EventGrants that the manager lacks.
+func (s *Server) missingEventGrants(ctx context.Context) ([]string, error) {
+	held, err := s.globalGrants(ctx)
+	if err != nil || slices.Contains(held, "ALL PRIVILEGES") {
+		return nil, err
+	}
+	v, err := row(ctx, s.db, "SELECT VERSION() AS version")
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(EventGrants(s.cfg.Dialect, v["version"]), func(p string) bool { return slices.Contains(held, p) }), nil
+}
+
+// lacking is ErrEventRights with what is missing and how to mend it; nil if nothing is.
+func (s *Server) lacking(missing []string) error {
+	if len(missing) == 0 {
+		return nil
+	}
+	list := strings.Join(missing, ", ")
+	return fmt.Errorf("%w: it lacks %s; run GRANT %s ON *.* TO '%s'@'localhost' on the primary", ErrEventRights, list, list, s.cfg.ManagerUser)
+}
+
+// withRights says what is missing where the server refused a right.
+func (s *Server) withRights(ctx context.Context, err error) error {
+	if Classify(err) != FaultAuth {
+		return err
+	}
+	missing, asked := s.missingEventGrants(ctx)
+	if asked != nil || len(missing) == 0 {
+		return fmt.Errorf("%w: %w", ErrEventRights, err)
+	}
+	return s.lacking(missing)
 }

@@ -21,6 +21,8 @@ func (mariadb) flavor() gtid.Flavor { return gtid.MariaDB }
 
 func (mariadb) database() string { return "" }
 
+func (mariadb) hidesEvents() bool { return false }
+
 func (mariadb) words() words {
 	return words{
 		startApplier:       "START SLAVE SQL_THREAD",
@@ -35,7 +37,9 @@ func (mariadb) words() words {
 		replicaSemiSyncOn:  "SET GLOBAL rpl_semi_sync_slave_enabled=1",
 		replicaSemiSyncOff: "SET GLOBAL rpl_semi_sync_slave_enabled=0",
 		kill:               "KILL CONNECTION ?",
-		bootArguments:      []string{"--read-only=ON", "--skip-slave-start=ON", "--rpl-semi-sync-slave-enabled=OFF"},
+		// The table itself: information_schema.EVENTS makes a temporary one on disk at every look.
+		events:        "SELECT db AS in_schema, name, definer, status, sql_mode, time_zone, character_set_client AS client, collation_connection AS collation FROM mysql.event",
+		bootArguments: []string{"--read-only=ON", "--skip-slave-start=ON", "--rpl-semi-sync-slave-enabled=OFF"},
 		// It cuts whatever is only prepared, acknowledged or not: docs/SERVERS.md, rewind.
 		rewindArguments: []string{"--init-rpl-role=SLAVE"},
 	}

@@ -18,6 +18,8 @@ var _ dialect = mysqlDialect{}
 
 func (mysqlDialect) flavor() gtid.Flavor { return gtid.MySQL }
 
+func (mysqlDialect) hidesEvents() bool { return true }
+
 func (mysqlDialect) words() words {
 	return words{
 		startApplier:       "START REPLICA SQL_THREAD",
@@ -32,6 +34,8 @@ func (mysqlDialect) words() words {
 		replicaSemiSyncOn:  "SET GLOBAL rpl_semi_sync_replica_enabled=1",
 		replicaSemiSyncOff: "SET GLOBAL rpl_semi_sync_replica_enabled=0",
 		kill:               "KILL CONNECTION ?",
+		events: "SELECT EVENT_SCHEMA AS in_schema, EVENT_NAME AS name, DEFINER AS definer, STATUS AS status, SQL_MODE AS sql_mode, TIME_ZONE AS time_zone," +
+			" CHARACTER_SET_CLIENT AS client, COLLATION_CONNECTION AS collation FROM information_schema.EVENTS",
 		// The plugins are loaded here because INSTALL PLUGIN is refused while
 		// super_read_only is on; loose, in case their files are missing. A
 		// persisted variable outranks all these (docs/SERVERS.md); the look at boot

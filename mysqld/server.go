@@ -58,6 +58,7 @@ type Server struct {
 	dialect dialect
 	driver  *mysql.Config
 	db      *sql.DB
+	fresh   *sql.DB // logs in for every use and keeps no connection
 
 	connector *readyConnector
 
@@ -109,6 +110,8 @@ func Open(cfg Config) (*Server, error) {
 	s.connector = &readyConnector{Connector: connector, ready: make(chan driver.Conn, controlConnections)}
 	s.db = sql.OpenDB(s.connector)
 	s.db.SetMaxIdleConns(controlConnections)
+	s.fresh = sql.OpenDB(connector)
+	s.fresh.SetMaxIdleConns(-1)
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
 	s.stopped.Add(1)
@@ -121,7 +124,7 @@ func Open(cfg Config) (*Server, error) {
 func (s *Server) Close() error {
 	s.stop()
 	s.stopped.Wait()
-	return s.db.Close()
+	return errors.Join(s.fresh.Close(), s.db.Close())
 }
 
 // target names the server for messages.

@@ -127,6 +127,7 @@ func (k *kind) makeTemplate() (string, error) {
 	if err != nil {
 		return dir, err
 	}
+	grants = append(grants, "GRANT "+strings.Join(EventGrants(k.dialect, "10.11"), ", ")+" ON *.* TO 'highbase'@'localhost'")
 	statements := accounts + strings.Join(append(grants, ReplicationGrants(k.dialect, "'highbase_repl'@'%'")...), ";\n") + ";\n"
 	if k.dialect == "mysql" {
 		return dir, k.initializeMySQL(dir, statements)
