@@ -88,7 +88,14 @@ func (n *Node) closeToWrites(ctx context.Context, o fsm.Order) error {
 	changed := n.store.watch()
 	defer n.store.unwatch(changed)
 	done := make(chan error, 1)
-	go func() { done <- n.cfg.Database.SetReadOnly(limited) }()
+	go func() {
+		// What hbd itself is writing is waited for as clients' statements are.
+		err := n.endOwnWrites(limited)
+		if err == nil {
+			err = n.cfg.Database.SetReadOnly(limited)
+		}
+		done <- err
+	}()
 	once := make(chan struct{})
 	if o.Kill {
 		n.wg.Go(func() { n.breakOffUntil(limited, once) })

@@ -64,6 +64,8 @@ type host struct {
 	sessions []fsm.Session // clients in the middle of something: while one of them writes or holds locks, read_only hangs
 	broken   int           // so many were broken off
 
+	events map[EventName]EventState // scheduled ones
+
 	calls  []string // every call that changes something, in order
 	allow  []string // when not nil: the only calls this test expects
 	fails  map[string]error

@@ -50,6 +50,7 @@ type Node struct {
 	local      atomic.Pointer[turn]
 
 	nudges   nudges
+	ownWrite ownWrite
 	fullSync fullSync
 	barriers barriers
 	sync     syncState
@@ -173,7 +174,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer stop()
 	loops := []func(context.Context){n.peers.run, n.confirmFresh, n.followLoop}
 	if n.cfg.Prober != nil {
-		loops = append(loops, n.cfg.Prober.Run, n.holder.run, n.rebuilds.watch, n.donations.watch, n.watchStrangers)
+		loops = append(loops, n.cfg.Prober.Run, n.holder.run, n.rebuilds.watch, n.donations.watch, n.watchStrangers, n.watchEvents)
 	}
 	if n.cfg.Clients != nil {
 		loops = append(loops, n.clients.share)

@@ -222,7 +222,7 @@ func (n *Node) makeReadOnly(ctx context.Context, certain bool) (string, error) {
 		n.log.Info("commits wait for their acknowledgement: killing mysqld")
 	case sv.State == fsm.ServerUp:
 		c, cancel := context.WithTimeout(ctx, readOnlyLimit)
-		err := n.endNudges(c)
+		err := n.endOwnWrites(c)
 		if err == nil {
 			err = n.cfg.Database.SetReadOnly(c)
 		}
@@ -265,9 +265,6 @@ func (n *Node) closeGate(why string) {
 func (n *Node) release(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 	n.holder.drop()
 	n.closeGate("released for a switchover")
-	if err := n.endNudges(ctx); err != nil {
-		return nil, err
-	}
 	if err := n.closeToWrites(ctx, o); err != nil {
 		return nil, err
 	}

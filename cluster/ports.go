@@ -33,6 +33,7 @@ type Prober interface {
 
 // Database changes this host's mysqld. Every method is bounded by its context and may be called again after any failure.
 type Database interface {
+	Scheduler
 	// SetReadOnly may hang behind a commit that waits for its acknowledgement; the caller has a next step.
 	SetReadOnly(ctx context.Context) error
 	// SetBarrierWritable lets only the manager's account write.

@@ -20,7 +20,7 @@ func (n *Node) follow(ctx context.Context, a fsm.Action, st fsm.State) error {
 	if err := n.standAside(ctx, a, st); err != nil {
 		return err
 	}
-	if err := n.endNudges(ctx); err != nil {
+	if err := n.endOwnWrites(ctx); err != nil {
 		return err
 	}
 	if !n.named(a, n.store.State()) {
@@ -212,7 +212,7 @@ func (n *Node) comeBack(ctx context.Context, a fsm.Action, st fsm.State) error {
 	if err := n.standAside(ctx, a, st); err != nil {
 		return err
 	}
-	if err := n.endNudges(ctx); err != nil {
+	if err := n.endOwnWrites(ctx); err != nil {
 		return err
 	}
 	sv := n.cfg.Prober.Look(ctx)

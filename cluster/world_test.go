@@ -19,9 +19,10 @@ type world struct {
 	mu       sync.Mutex
 	hosts    map[fsm.NodeID]*host
 	vip      netip.Addr
-	answers  *host         // whom the last announcement named
-	acked    []txn         // every transaction a client was told is committed
-	changed  chan struct{} // closed and replaced at every change
+	answers  *host              // whom the last announcement named
+	acked    []txn              // every transaction a client was told is committed
+	changed  chan struct{}      // closed and replaced at every change
+	noted    map[EventName]bool // in the list of enabled events, which is replicated
 	breaches []string
 	report   func(breach string)
 }
@@ -38,13 +39,13 @@ func (x txn) String() string { return fmt.Sprintf("0-%d-%d", x.server, x.seq) }
 
 // newWorld makes hosts db1, db2, ... of which each breach fails the test.
 func newWorld(t testing.TB, hosts int) *world {
-	w := &world{hosts: map[fsm.NodeID]*host{}, vip: netip.MustParseAddr("127.99.99.99"), changed: make(chan struct{})}
+	w := &world{hosts: map[fsm.NodeID]*host{}, vip: netip.MustParseAddr("127.99.99.99"), changed: make(chan struct{}), noted: map[EventName]bool{}}
 	w.report = func(breach string) { t.Errorf("breach: %s", breach) }
 	for i := range hosts {
 		id := fsm.NodeID(fmt.Sprintf("db%d", i+1))
 		w.hosts[id] = &host{w: w, id: id, addr: netip.AddrFrom4([4]byte{127, 0, 1, byte(i + 1)}), port: 3306, server: uint32(i + 1), reachable: true,
 			state: fsm.ServerUp, mode: modeReadOnly, run: 1, ackedBy: map[fsm.NodeID]uint64{}, blocked: map[netip.Addr]bool{},
-			fails: map[string]error{}, holds: map[string]*hold{}, notify: make(chan struct{}, 1)}
+			fails: map[string]error{}, holds: map[string]*hold{}, events: map[EventName]EventState{}, notify: make(chan struct{}, 1)}
 	}
 	return w
 }
