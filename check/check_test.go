@@ -107,6 +107,8 @@ var changes = []change{
 	{"check.boot-server-id", api.CheckFailed, "", bootLacks("server_id"), "not set"},
 	{"check.boot-acks", api.CheckFailed, "mariadb", func(f *api.CheckFacts) { f.Server.Boot["rpl_semi_sync_slave_enabled"] = "1" }, "1"},
 	{"check.grants", api.CheckFailed, "", func(f *api.CheckFacts) { f.Server.MissingGrants = []string{"SUPER"} }, "SUPER"},
+	{"check.events", api.CheckWarning, "", func(f *api.CheckFacts) { f.Server.Events, f.Server.MissingEventGrants = 3, []string{"SET USER"} }, "3, and after"},
+	{"check.events", api.CheckWarning, "mysql", func(f *api.CheckFacts) { f.Server.MissingEventGrants = []string{"EVENT"} }, "cannot be seen"},
 	{"check.replication-account", api.CheckFailed, "", func(f *api.CheckFacts) { f.Server.Replication = "no account repl" }, "no account repl"},
 	{"check.bypass", api.CheckWarning, "", func(f *api.CheckFacts) { f.Server.Bypass = []string{"'boss'@'%'"} }, "in spite"},
 	{"check.engine", api.CheckFailed, "", func(f *api.CheckFacts) { f.Server.OtherTables, f.Server.OtherCount = []string{"app.old (MyISAM)"}, 3 }, "app.old (MyISAM) and 2 more"},

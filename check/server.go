@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/highbase/highbase/cluster/api"
@@ -55,6 +56,7 @@ var serverRows = func() []row {
 	return append(out,
 		row{code: "check.boot-acks", what: "replica semi-sync at boot", applies: serverAnswers, find: findBootAcks},
 		row{code: "check.grants", what: "privileges of the manager", applies: serverAnswers, find: findGrants},
+		row{code: "check.events", what: "scheduled events, which follow the primary", applies: serverAnswers, find: findEvents, says: func(f api.CheckFacts) string { return fmt.Sprint(f.Server.Events) }},
 		row{code: "check.replication-account", what: "replication account", applies: serverAnswers, find: findReplicationAccount},
 		row{code: "check.bypass", what: "accounts that write in spite of read_only", applies: serverAnswers, find: findBypass},
 		row{code: "check.engine", what: "tables of other engines than InnoDB", applies: hasServer, find: findEngines},
@@ -135,6 +137,21 @@ func findGrants(f api.CheckFacts) []finding {
 	}
 	missing := strings.Join(f.Server.MissingGrants, ", ")
 	return []finding{failed("privileges of the manager", "lacks "+missing, "all of docs/SERVERS.md", "GRANT "+missing+" to the manager's account, on the primary")}
+}
+
+// findEvents: where nobody uses events the rights need not be there. Without EVENT on MySQL it cannot be seen whether somebody does.
+func findEvents(f api.CheckFacts) []finding {
+	s := f.Server
+	blind := s.Dialect == "mysql" && slices.Contains(s.MissingEventGrants, "EVENT")
+	if len(s.MissingEventGrants) == 0 || s.Events == 0 && !blind {
+		return nil
+	}
+	current := fmt.Sprintf("%d, and after a change of the primary they do not run", s.Events)
+	if blind {
+		current = "cannot be seen, and after a change of the primary none runs"
+	}
+	missing := strings.Join(s.MissingEventGrants, ", ")
+	return []finding{warning("scheduled events", current, "the manager has "+missing, "GRANT "+missing+" ON *.* to the manager's account, on the primary")}
 }
 
 func findReplicationAccount(f api.CheckFacts) []finding {

@@ -68,7 +68,7 @@ func (mariadb) accounts(s secrets) string {
 		"GRANT REPLICATION SLAVE ON *.* TO '" + replicationUser + "'@'%';",
 		fmt.Sprintf("CREATE USER '%s'@'localhost' IDENTIFIED BY '%s';", managerUser, s.Manager),
 		"GRANT SLAVE MONITOR, BINLOG MONITOR, REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, READ_ONLY ADMIN, " +
-			"CONNECTION ADMIN, PROCESS, BINLOG ADMIN, RELOAD, SUPER ON *.* TO '" + managerUser + "'@'localhost';",
+			"CONNECTION ADMIN, PROCESS, BINLOG ADMIN, RELOAD, SUPER, EVENT, SET USER ON *.* TO '" + managerUser + "'@'localhost';",
 		"GRANT SELECT ON mysql.* TO '" + managerUser + "'@'localhost';",
 		"GRANT ALL ON highbase.* TO '" + managerUser + "'@'localhost';",
 	}, "\n") + "\n"
@@ -113,6 +113,7 @@ func (mariadb) options(p plan, h planHost) string {
 		"innodb_buffer_pool_size = 64M",
 		"innodb_log_file_size = " + redoLogSize,
 		"performance_schema = OFF",
+		"event_scheduler = ON", // as it is on MySQL
 		"character_set_server = utf8mb4",
 		"!include " + p.breakFile(h.Name), // empty, unless the service is to fail
 	}

@@ -97,6 +97,7 @@ func (mysqlServer) accounts(s secrets) string {
 		fmt.Sprintf("CREATE USER %s IDENTIFIED BY '%s';", manager, s.Manager),
 		"GRANT REPLICATION CLIENT, REPLICATION SLAVE, PROCESS, RELOAD ON *.* TO " + manager + ";",
 		"GRANT REPLICATION_SLAVE_ADMIN, SYSTEM_VARIABLES_ADMIN, PERSIST_RO_VARIABLES_ADMIN, CONNECTION_ADMIN, SYSTEM_USER, CLONE_ADMIN ON *.* TO " + manager + ";",
+		"GRANT EVENT, SET_ANY_DEFINER, ALLOW_NONEXISTENT_DEFINER ON *.* TO " + manager + ";",
 		"GRANT SELECT ON performance_schema.* TO " + manager + ";",
 		"GRANT SELECT ON mysql.* TO " + manager + ";",
 		"GRANT ALL ON highbase.* TO " + manager + ";",

@@ -106,8 +106,11 @@ type CheckServer struct {
 	// MissingGrants are privileges that the manager lacks; Replication is what is wrong with the other account.
 	MissingGrants []string `json:"missing_grants"`
 	Replication   string   `json:"replication"`
-	Bypass        []string `json:"bypass"` // accounts that write in spite of read_only
-	BypassError   string   `json:"bypass_error"`
+	// Events is how many scheduled events the manager may see, MissingEventGrants what it lacks to have them follow the primary.
+	Events             int      `json:"events"`
+	MissingEventGrants []string `json:"missing_event_grants"`
+	Bypass             []string `json:"bypass"` // accounts that write in spite of read_only
+	BypassError        string   `json:"bypass_error"`
 	// OtherTables are tables of engines other than InnoDB, at most a few by name, OtherCount all of them.
 	OtherTables []string `json:"other_tables"`
 	OtherCount  int      `json:"other_count"`

@@ -27,6 +27,7 @@ func (c *checker) serverFacts(ctx context.Context) *api.CheckServer {
 	out.Version, out.Problems = f.Status.Version, f.Status.Problems
 	out.Variables, out.Boot = f.Variables, f.Boot
 	out.MissingGrants, out.Replication, out.Bypass, out.XAStarts = f.MissingGrants, f.Replication, f.Bypass, f.XAStarts
+	out.Events, out.MissingEventGrants = f.Events, f.MissingEventGrants
 	if f.BootError != nil {
 		out.BootError = f.BootError.Error()
 	}
