@@ -118,13 +118,14 @@ func testEventsFollow(t *testing.T, k *kind) {
 	}
 
 	source.must(source.SetReadOnly(ctx))
-	replica.must(replica.BecomeSource(ctx, source.status().Executed, 1, nil))
+	_, err := replica.BecomeSource(ctx, source.status().Executed, 1, nil)
+	replica.must(err)
 	for name, state := range replica.events() {
 		if state != EventOnSource {
 			t.Errorf("at the replica %s is %s", name, state)
 		}
 	}
-	_, err := source.Follow(ctx, replica.source())
+	_, err = source.Follow(ctx, replica.source())
 	source.must(err)
 	source.must(source.ReplicaSemiSync(ctx, true))
 	source.connected(true)
