@@ -16,13 +16,22 @@ const (
 	asideLook = 2 * time.Millisecond
 )
 
-// standAside returns when the new primary of a planned change has served for a moment, or asideLimit after the call. Clients wait until it serves: whoever turns round
+// aside is until when this node stands aside in which operation. It belongs to who has the executor's turn.
+type aside struct {
+	op    uint64
+	until fsm.Instant
+}
+
+// standAside returns when the new primary of a planned change has served for a moment, or asideLimit after the first call in that change. Clients wait until it serves: whoever turns round
 // meanwhile asks the candidate for its position and has binary logs sent, just when it has to end its own replication and write its barrier.
 func (n *Node) standAside(ctx context.Context, a fsm.Action, st fsm.State) error {
 	if !n.spare(st) {
 		return nil
 	}
-	c, cancel := context.WithTimeout(ctx, asideLimit)
+	if n.aside.op != st.Op.ID {
+		n.aside.op, n.aside.until = st.Op.ID, now()+asideLimit
+	}
+	c, cancel := context.WithTimeout(ctx, max(0, n.aside.until-now()))
 	defer cancel()
 	for c.Err() == nil {
 		obs, _, ok := n.peers.observed(st.Primary)

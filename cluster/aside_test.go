@@ -37,7 +37,10 @@ func asideOf(t *testing.T, u *unit, turn func() error, serves bool) {
 	if serves {
 		select {
 		case <-first.entered:
-			t.Error("it turned round while the clients waited")
+			if now()-begun < asideLimit {
+				t.Fatal("it turned round while the clients waited")
+			}
+			t.Skip("this machine stood still for longer than anybody stands aside")
 		case <-time.After(asideLimit / 4):
 		}
 		u.says("db2", fsm.Observation{Serving: 2})

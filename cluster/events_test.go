@@ -219,6 +219,7 @@ func TestEventsEndBeforeTheRoleIsGivenUp(t *testing.T) {
 		for _, at := range []string{"EnableEvent", "EnableEvent, sent"} {
 			t.Run(c.name+" at "+at, func(t *testing.T) {
 				u := eventful(t)
+				u.readOnlyLimit = awaitLimit // a machine that stands still is not what is tested
 				k := u.host.holdCall(at)
 				ended := make(chan error, 1)
 				go func() { ended <- u.lookAtEvents(u.short(), &events{}) }()
@@ -234,7 +235,11 @@ func TestEventsEndBeforeTheRoleIsGivenUp(t *testing.T) {
 					}
 					close(k.released)
 				}
-				<-end.entered
+				select {
+				case <-end.entered:
+				case err := <-result:
+					t.Fatalf("it ended without %s: %v", c.before, err)
+				}
 				u.ownWrite.mu.Lock()
 				if u.ownWrite.done != nil {
 					t.Errorf("it may be under way when %s is asked for", c.before)

@@ -49,8 +49,11 @@ type Node struct {
 	other      atomic.Uint64           // epoch in which another MAC was seen to claim the address
 	local      atomic.Pointer[turn]
 
-	nudges   nudges
+	nudges        nudges
+	readOnlyLimit time.Duration
+
 	ownWrite ownWrite
+	aside    aside
 	fullSync fullSync
 	barriers barriers
 	sync     syncState
@@ -80,7 +83,7 @@ func Open(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Logger, self: cfg.self(), lock: lock, wake: make(chan struct{}, 1), stats: newStats()}
+	n := &Node{cfg: cfg, log: cfg.Logger, self: cfg.self(), lock: lock, wake: make(chan struct{}, 1), stats: newStats(), readOnlyLimit: readOnlyLimit}
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}

@@ -221,7 +221,7 @@ func (n *Node) makeReadOnly(ctx context.Context, certain bool) (string, error) {
 		// read_only would only hang behind them, and the server stay writable meanwhile.
 		n.log.Info("commits wait for their acknowledgement: killing mysqld")
 	case sv.State == fsm.ServerUp:
-		c, cancel := context.WithTimeout(ctx, readOnlyLimit)
+		c, cancel := context.WithTimeout(ctx, n.readOnlyLimit)
 		err := n.endOwnWrites(c)
 		if err == nil {
 			err = n.cfg.Database.SetReadOnly(c)

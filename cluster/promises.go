@@ -54,6 +54,17 @@ func (p promises) update(change func(*Promises)) error {
 	})
 }
 
+// hold promises that an epoch may be held. Who has promised to a newer one meanwhile answers of what he was before, and stays it.
+func (p promises) hold(epoch uint64) error {
+	return p.file.Update(func(v Promises, _ bool) (Promises, error) {
+		if !breakEpoch && epoch < v.HighestEpoch {
+			return v, errOvertaken
+		}
+		v.Held = max(v.Held, epoch)
+		return v, nil
+	})
+}
+
 // own is the epoch whose primary this node was, while its data is still its own; 0 otherwise.
 func (v Promises) own() uint64 {
 	if v.Held > max(v.Followed, v.Turned) {

@@ -39,7 +39,7 @@ func (n *Node) stopFollowing(ctx context.Context, a fsm.Action, st fsm.State) er
 		return err
 	}
 	n.wg.Go(func() {
-		if err := n.promiseHeld(a.Epoch); err != nil {
+		if err := n.promiseHeld(a.Epoch); err != nil && !errors.Is(err, errOvertaken) {
 			n.log.Warn("not promised yet: the barrier does not go without it", "epoch", a.Epoch, "error", err.Error())
 		}
 	})
@@ -191,7 +191,7 @@ func (n *Node) promiseHeld(epoch uint64) error {
 	if n.promises.get().Held >= epoch {
 		return nil
 	}
-	return n.promises.update(func(p *Promises) { p.Held = max(p.Held, epoch) })
+	return n.promises.hold(epoch)
 }
 
 // fullSync remembers for which run of mysqld this run of hbd has set semi-sync in full, and not only found it switched on.

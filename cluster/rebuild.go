@@ -191,11 +191,15 @@ func (r *rebuilds) run(ctx context.Context, order fsm.Rebuilding, stage RebuildS
 		fetching, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		go r.measure(fetching)
-		go r.whileOrdered(fetching, order, func(cause error) {
-			// What is all here needs no donor any more.
-			if s, err := r.n.cfg.Rebuilder.Stage(); err == nil && s.Copy == fsm.CopyHalf {
+		go r.whileOrdered(fetching, order, func(cause error) bool {
+			s, err := r.n.cfg.Rebuilder.Stage()
+			if err != nil {
+				return false
+			}
+			if s.Copy != fsm.CopyPlacing && s.Copy != fsm.CopyAdopted { // what is all here needs no donor any more
 				cancel(cause)
 			}
+			return true
 		})
 		// The last question, after which nothing is left of the old data's rights.
 		if err := fsm.MayWipe(r.n.store.State(), r.n.cfg.Node, order.Index); err != nil {

@@ -29,9 +29,9 @@ const (
 var errCopyOver = &rpc.Error{Code: "copy_over"}
 
 type donateRequest struct {
-	Index   uint64 `json:"index"`   // which rebuild
-	Turn    uint64 `json:"turn"`    // log index of the order that names this donor, 0 from a version that does not say
-	Session string `json:"session"` // made by the receiver: a second start replaces the first
+	Index   uint64 `json:"index"`          // which rebuild
+	Turn    uint64 `json:"turn,omitempty"` // log index of the order that names this donor, 0 from a version that does not say
+	Session string `json:"session"`        // made by the receiver: a second start replaces the first
 }
 
 type donateReply struct {

@@ -20,7 +20,7 @@ var errOtherDonor = errors.New("the log does not order this copy any more")
 func (r *rebuilds) receive(ctx context.Context, order fsm.Rebuilding) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go r.whileOrdered(ctx, order, cancel)
+	go r.whileOrdered(ctx, order, func(cause error) bool { cancel(cause); return true })
 	r.enter("receiving")
 	begin := donateRequest{Index: order.Index, Turn: order.Turn, Session: identity.NewID()}
 	var reply donateReply
@@ -87,19 +87,21 @@ func (r *rebuilds) fetch(donor fsm.NodeID, session string) func(context.Context,
 	}
 }
 
-// whileOrdered cancels a copy when the log names another donor or orders it no more.
-func (r *rebuilds) whileOrdered(ctx context.Context, order fsm.Rebuilding, cancel context.CancelCauseFunc) {
+// whileOrdered ends a copy when the log names another donor or orders it no more; end reports whether it did, or else is asked again.
+func (r *rebuilds) whileOrdered(ctx context.Context, order fsm.Rebuilding, end func(cause error) bool) {
 	changed := r.n.store.watch()
 	defer r.n.store.unwatch(changed)
+	again := time.NewTicker(r.pause / 4)
+	defer again.Stop()
 	for {
-		if now, ok := r.n.store.State().RebuildOf(r.n.cfg.Node); !ok || now.Turn != order.Turn {
-			cancel(errOtherDonor)
+		if now, ok := r.n.store.State().RebuildOf(r.n.cfg.Node); (!ok || now.Turn != order.Turn) && end(errOtherDonor) {
 			return
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
+		case <-again.C:
 		}
 	}
 }

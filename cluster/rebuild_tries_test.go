@@ -179,3 +179,21 @@ func TestDonorWaitsForTheOrder(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestReplacedDonorIsNotForgotten: as long as the copy could not be ended, because nobody knows yet how far it is, that is tried again.
+func TestReplacedDonorIsNotForgotten(t *testing.T) {
+	u, order := orderedUnit(t)
+	u.rebuilds.pause = 4 * time.Millisecond
+	order.Turn-- // the order that is carried out; the log has a newer one
+	asked := 0
+	u.rebuilds.whileOrdered(u.short(), order, func(cause error) bool {
+		if !errors.Is(cause, errOtherDonor) {
+			t.Errorf("because of %v", cause)
+		}
+		asked++
+		return asked == 3
+	})
+	if asked != 3 {
+		t.Errorf("asked %d times, want 3", asked)
+	}
+}

@@ -28,7 +28,7 @@ type ServerStatus struct {
 	Executed       string        `json:"executed"`
 	Received       string        `json:"received"`
 	HasReplication bool          `json:"has_replication"`
-	Leftover       bool          `json:"leftover"` // of a source whom it replicated from before it became one itself: to be forgotten
+	Leftover       bool          `json:"leftover,omitempty"` // of a source whom it replicated from before it became one itself: to be forgotten
 	SourceHost     string        `json:"source_host"`
 	SourcePort     uint16        `json:"source_port"`
 	SourceID       string        `json:"source_id"`     // whom the receiver was connected to, as positions name servers; "" when not known

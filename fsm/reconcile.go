@@ -232,12 +232,12 @@ var rows = []Row{
 	{"primary.open", "lease valid, barrier acknowledged: serve", func(p *place) bool {
 		return p.mayOpen() && (!p.l.GateOpen || !p.l.VIPHeld || p.l.Server.ReadOnly || !p.l.Announced || (p.s.Op != nil && p.l.ServedIndex < p.s.Op.Index && (p.restarting() || p.s.Op.Step == StepPromoted)))
 	}, []ActionKind{ActOpen}},
-	{"primary.forget", "clients are back: what is left of whom it replicated from may go", func(p *place) bool {
-		return p.isPrimary() && p.s.Op == nil && p.l.GateOpen && p.l.Server.Leftover
-	}, []ActionKind{ActForget}},
 	{"primary.uncover", "what is acknowledged elsewhere needs no cover of the own port", func(p *place) bool {
 		return p.isPrimary() && p.l.PortGated && !p.s.CoverPort()
 	}, []ActionKind{ActUncover}},
+	{"primary.forget", "clients are back: what is left of whom it replicated from may go", func(p *place) bool {
+		return p.isPrimary() && p.s.Op == nil && p.l.GateOpen && p.l.Server.Leftover
+	}, []ActionKind{ActForget}},
 	{"primary.serving", "serves", func(p *place) bool { return p.isPrimary() }, []ActionKind{ActNone}},
 
 	{"return.not-settled", "was primary; keeps every byte while no newer epoch is settled", func(p *place) bool { return p.tail() && p.s.Settled() <= p.l.Held && !p.handedOver() }, []ActionKind{ActNone}},

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -46,10 +47,12 @@ func (s *Server) Events(ctx context.Context) ([]Event, error) {
 	}
 	found, err := rows(ctx, ask, s.dialect.words().events)
 	if err != nil {
-		return nil, err
+		return nil, s.withRights(ctx, err)
 	}
-	if hides && len(found) == 0 {
-		if missing, err := s.missingEventGrants(ctx); err != nil || len(missing) > 0 {
+	if hides {
+		// Without EVENT on everything it sees some at most.
+		missing, err := s.missingEventGrants(ctx)
+		if err != nil || len(missing) > 0 && (len(found) == 0 || slices.Contains(missing, "EVENT")) {
 			return nil, errors.Join(err, s.lacking(missing))
 		}
 	}
@@ -136,9 +139,12 @@ func alterEvent(ctx context.Context, q querier, e record) (string, error) {
 	if strings.ContainsFunc(client, func(r rune) bool { return r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') }) {
 		return "", fmt.Errorf("the character set %q is no name", client)
 	}
-	r, err := row(ctx, q, "SELECT HEX(CONVERT(? USING "+client+")) AS text", text)
+	r, err := row(ctx, q, "SELECT HEX(CONVERT(? USING "+client+")) AS text, HEX(CONVERT(CONVERT(? USING "+client+") USING utf8mb4)) AS back", text, text)
 	if err != nil {
 		return "", err
+	}
+	if back, err := hex.DecodeString(r["back"]); err != nil || string(back) != text {
+		return "", fmt.Errorf("%q cannot be said in %s, the event's character set", text, client)
 	}
 	raw, err := hex.DecodeString(r["text"])
 	return string(raw), err

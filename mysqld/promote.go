@@ -80,6 +80,7 @@ func (s *Server) endReplication(ctx context.Context, position string, sever func
 		return err
 	}
 	defer unlock()
+	run := s.peer.current()
 	st, err := s.replicaStatus(ctx)
 	if err != nil {
 		return err
@@ -107,11 +108,14 @@ func (s *Server) endReplication(ctx context.Context, position string, sever func
 	if st.IORunning != ThreadNo || !s.allApplied(st) {
 		return fmt.Errorf("%w: the receiver is %s, received %s, executed %s", ErrNotDrained, st.IORunning, st.Received, st.Executed)
 	}
-	run := s.peer.current()
 	if st.SQLRunning {
 		if err := s.stopApplier(ctx); err != nil {
 			return err
 		}
+	}
+	if run == (process{}) || s.peer.current() != run {
+		// Of a run that cannot be told from the next nothing can be left for later.
+		return execute(ctx, s.db, s.dialect.words().forgetSource)
 	}
 	s.retired.retire(run, st)
 	return nil
@@ -207,7 +211,7 @@ func (s *Server) EnsureEpochTable(ctx context.Context) error {
 
 // WriteBarrier writes the row of an epoch and returns when the commit has: under
 // semi-sync that is when it is acknowledged, and with it everything before it.
-// A restart in place writes the same row again, as a new transaction. The
+// A restart in place writes the same row again, as a new transaction.
 //
 // If ctx ends first the outcome is unknown: the commit goes on waiting in the
 // server, and another try waits behind it. A lost acknowledgement is answered

@@ -112,14 +112,25 @@ func (r *Rebuild) cloneEnded(ctx context.Context, m rebuildMark, told bool) (boo
 	}
 	if err := poll(ctx, func() (bool, error) {
 		_, running, err := r.cfg.Service.Running(ctx)
-		return !running, err
+		return !running || !told && r.cfg.Server.cloneGaveUp(ctx), err
 	}); err != nil {
 		return false, fmt.Errorf("waiting for the cloned server to end: %w", err)
 	}
 	if err := r.cfg.Service.Start(ctx, StartOptions{}); err != nil {
 		return false, fmt.Errorf("starting the cloned server: %w", err)
 	}
-	return r.cfg.Server.cloned(ctx, m.Began, m.donor())
+	began := m.Began
+	if told { // it is this one, whatever the clock says
+		began = ""
+	}
+	return r.cfg.Server.cloned(ctx, began, m.donor())
+}
+
+// cloneGaveUp tells that the server lives and that nobody is at a clone which is not
+// complete: only the session was ended.
+func (s *Server) cloneGaveUp(ctx context.Context) bool {
+	st, err := row(ctx, s.db, "SELECT PID=0 AND STATE<>'Completed' AS idle FROM performance_schema.clone_status")
+	return err == nil && st.yes("idle")
 }
 
 // startToClone starts the server. One that does not start on what a clone of another
@@ -256,16 +267,19 @@ func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) (told 
 	return false, fmt.Errorf("%w: cloning from %s: %w", ErrBackup, donor, err)
 }
 
-// cloned reports whether the server's last clone began at or after a time and was
-// completed. While one is going on it waits for its end; one of another donor is ended,
+// cloned reports whether the server's last clone began at or after a time (at any if
+// that is empty) and was completed. While one is going on it waits for its end; one of another donor is ended,
 // for the server would wait for it for minutes after it was lost. A server that was
 // killed in the middle of one calls it in progress ever after: nobody is at it any more.
 func (s *Server) cloned(ctx context.Context, began, donor string) (bool, error) {
 	var done bool
 	plain := strings.NewReplacer("[", "", "]", "") // the server writes none around an IPv6 address
-	ended := ""
+	ended, ours := "", "1"
+	if began != "" {
+		ours = "BEGIN_TIME >= " + quotedList([]string{began})
+	}
 	err := poll(ctx, func() (bool, error) {
-		st, err := row(ctx, s.db, "SELECT STATE='In Progress' AND PID<>0 AS going, PID AS session, SOURCE AS donor, STATE='Completed' AS completed, BEGIN_TIME >= "+quotedList([]string{began})+" AS ours FROM performance_schema.clone_status")
+		st, err := row(ctx, s.db, "SELECT STATE='In Progress' AND PID<>0 AS going, PID AS session, SOURCE AS donor, STATE='Completed' AS completed, "+ours+" AS ours FROM performance_schema.clone_status")
 		if err != nil {
 			return false, fmt.Errorf("reading the clone's status: %w", err)
 		}

@@ -6,6 +6,26 @@ import "testing"
 // end: a restart, a start of its threads by hand, the next turn as a replica.
 func TestForgetSource(t *testing.T) { eachServer(t, testForgetSource) }
 
+// TestForgetSourceOfAnUnknownRun: where the server's process cannot be told (another pid namespace) nothing is left for later, or it would be a replica for ever.
+func TestForgetSourceOfAnUnknownRun(t *testing.T) { eachServer(t, testForgetSourceOfAnUnknownRun) }
+
+func testForgetSourceOfAnUnknownRun(t *testing.T, k *kind) {
+	nodes := cluster(t, k, 2, true)
+	source, replica := nodes[0], nodes[1]
+	ctx := testContext(t)
+	source.must(source.insert(ctx, 1))
+	at := source.status().Executed
+	replica.must(replica.Drain(ctx, at))
+	replica.peer.mu.Lock()
+	replica.peer.last = process{}
+	replica.peer.mu.Unlock()
+	run, err := replica.BecomeSource(ctx, at, 1, nil)
+	replica.must(err)
+	if st := replica.status(); run != "" || st.HasReplication || st.Leftover || !st.SourceSemiSyncEnabled {
+		t.Fatalf("run %q, as a source: %+v", run, st)
+	}
+}
+
 func testForgetSource(t *testing.T, k *kind) {
 	nodes := cluster(t, k, 2, true)
 	source, replica := nodes[0], nodes[1]
