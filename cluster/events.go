@@ -69,7 +69,7 @@ func (n *Node) watchEvents(ctx context.Context) {
 // lookAtEvents is one turn: look, enable what the notes of the last primary say, note what has changed.
 func (n *Node) lookAtEvents(ctx context.Context, e *events) error {
 	t := n.tenure()
-	if n.mayWriteOwn(t) != nil {
+	if may := n.mayWriteOwn(t) == nil; !may {
 		return nil
 	}
 	if e.tenure != t {

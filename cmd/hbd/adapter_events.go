@@ -51,15 +51,15 @@ func eventNames(names []cluster.EventName) []mysqld.EventName {
 	return out
 }
 
-// eventRights is an error that the cluster knows as one of missing rights.
-type eventRights struct{ error }
+// eventRightsError is an error that the cluster knows as one of missing rights.
+type eventRightsError struct{ error }
 
 // Is implements what errors.Is asks for.
-func (e eventRights) Is(target error) bool { return target == cluster.ErrEventRights }
+func (e eventRightsError) Is(target error) bool { return target == cluster.ErrEventRights }
 
 func eventError(err error) error {
 	if errors.Is(err, mysqld.ErrEventRights) {
-		return eventRights{err}
+		return eventRightsError{err}
 	}
 	return err
 }
