@@ -125,9 +125,9 @@ func testEventsFollow(t *testing.T, k *kind) {
 			t.Errorf("at the replica %s is %s", name, state)
 		}
 	}
+	source.must(source.ReplicaSemiSync(ctx, true)) // before it connects: a receiver that is just connecting may have asked already
 	_, err = source.Follow(ctx, replica.source())
 	source.must(err)
-	source.must(source.ReplicaSemiSync(ctx, true))
 	source.connected(true)
 	replica.must(replica.SetWritable(ctx))
 	listed, err := replica.ListedEvents(ctx)
