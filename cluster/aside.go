@@ -22,14 +22,14 @@ type aside struct {
 	until fsm.Instant
 }
 
-// standAside returns when the new primary of a planned change has served for a moment, or asideLimit after the first call in that change. Clients wait until it serves: whoever turns round
-// meanwhile asks the candidate for its position and has binary logs sent, just when it has to end its own replication and write its barrier.
+// standAside returns when the new primary of a planned change has served for a moment, or asideLimit after the first call in that change. Clients wait
+// until it serves: whoever turns round meanwhile asks the candidate for its position and has binary logs sent, just when it has to end its own replication and write its barrier.
 func (n *Node) standAside(ctx context.Context, a fsm.Action, st fsm.State) error {
 	if !n.spare(st) {
 		return nil
 	}
 	if n.aside.op != st.Op.ID {
-		n.aside.op, n.aside.until = st.Op.ID, now()+asideLimit
+		n.aside.op, n.aside.until = st.Op.ID, now()+n.asideLimit
 	}
 	c, cancel := context.WithTimeout(ctx, max(0, n.aside.until-now()))
 	defer cancel()

@@ -49,8 +49,8 @@ type Node struct {
 	other      atomic.Uint64           // epoch in which another MAC was seen to claim the address
 	local      atomic.Pointer[turn]
 
-	nudges        nudges
-	readOnlyLimit time.Duration
+	nudges                    nudges
+	readOnlyLimit, asideLimit time.Duration
 
 	ownWrite ownWrite
 	aside    aside
@@ -83,7 +83,7 @@ func Open(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Logger, self: cfg.self(), lock: lock, wake: make(chan struct{}, 1), stats: newStats(), readOnlyLimit: readOnlyLimit}
+	n := &Node{cfg: cfg, log: cfg.Logger, self: cfg.self(), lock: lock, wake: make(chan struct{}, 1), stats: newStats(), readOnlyLimit: readOnlyLimit, asideLimit: asideLimit}
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}

@@ -97,10 +97,15 @@ func (n *Node) endNudges(ctx context.Context) error {
 	g.cancel()
 	done := g.done
 	g.mu.Unlock()
+	return hasEnded(ctx, done, "the nudges")
+}
+
+// hasEnded waits until something under way has ended.
+func hasEnded(ctx context.Context, done <-chan struct{}, what string) error {
 	select {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("ending the nudges: %w", context.Cause(ctx))
+		return fmt.Errorf("waiting for %s to end: %w", what, context.Cause(ctx))
 	}
 }

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -117,10 +116,5 @@ func (n *Node) endOwnWrites(ctx context.Context) error {
 	}
 	done := g.done
 	g.mu.Unlock()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for a write of hbd's own to end: %w", context.Cause(ctx))
-	}
+	return hasEnded(ctx, done, "a write of hbd's own")
 }

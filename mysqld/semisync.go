@@ -121,7 +121,8 @@ func (s *Server) ReplicaSemiSync(ctx context.Context, on bool) error {
 		}
 		return execute(ctx, s.db, s.dialect.words().startReceiver)
 	}
-	// A receiver that is not connected takes the setting along when it connects.
+	// A receiver that is not connected takes the setting along when it connects; one that has asked its source just before does not, and is found
+	// connected without it by whoever looks next (replica.acks).
 	if st.IORunning != ThreadYes || st.ReplicaSemiSyncActive == on {
 		return nil
 	}
