@@ -21,6 +21,7 @@ type clients struct {
 	stats  ClientStats
 	newest clientsRequest // what this node shares itself; Sequence 0 before the first
 	count  int            // connections in newest
+	looked looked
 }
 
 // ClientStats is what this node knows and did about connections of clients.

@@ -29,6 +29,32 @@ func someClients(n int) []Connection {
 	return out
 }
 
+// TestWhoLeavesMayStayInTheListAWhile: while nobody comes no list is made, and in the end one is.
+func TestWhoLeavesMayStayInTheListAWhile(t *testing.T) {
+	u := newUnit(t)
+	f := newFakeClients()
+	u.cfg.Clients = f
+	u.steady("db1")
+	u.serving()
+	f.set(someClients(3)...)
+	if !u.clients.look() {
+		t.Fatal("three clients are no news")
+	}
+	f.set(someClients(2)...)
+	if u.clients.look() || f.looks != 1 {
+		t.Errorf("%d looks for nobody who came", f.looks)
+	}
+	f.set(someClients(4)...)
+	if !u.clients.look() || u.clients.read().Shared != 4 {
+		t.Errorf("two came; shared are %+v", u.clients.read())
+	}
+	f.set()
+	u.clients.looked.at -= shareAnyway
+	if !u.clients.look() || u.clients.read().Shared != 0 {
+		t.Errorf("all have left; shared are %+v", u.clients.read())
+	}
+}
+
 func sorted(list []Connection) []Connection {
 	out := slices.Clone(list)
 	packClients(out) // sorts
@@ -167,11 +193,12 @@ func TestOldListsAreForgotten(t *testing.T) {
 
 // fakeClients is a host's connections.
 type fakeClients struct {
-	mu      sync.Mutex
-	here    []Connection
-	looks   int
-	hold    func() // called within a look
-	tickled chan []Connection
+	mu       sync.Mutex
+	here     []Connection
+	accepted uint64
+	looks    int
+	hold     func() // called within a look
+	tickled  chan []Connection
 }
 
 func newFakeClients() *fakeClients { return &fakeClients{tickled: make(chan []Connection, 4)} }
@@ -179,7 +206,18 @@ func newFakeClients() *fakeClients { return &fakeClients{tickled: make(chan []Co
 func (f *fakeClients) set(list ...Connection) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for _, c := range list {
+		if !slices.Contains(f.here, c) {
+			f.accepted++
+		}
+	}
 	f.here = list
+}
+
+func (f *fakeClients) Accepted() (uint64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.accepted, nil
 }
 
 func (f *fakeClients) Connections() ([]Connection, error) {
@@ -216,6 +254,7 @@ func TestOnlyAHolderLooks(t *testing.T) {
 	}
 	// The lease ends while it looks, and with it the connections.
 	f.set()
+	u.clients.looked.at -= shareAnyway
 	f.hold = u.holder.drop
 	if u.clients.look() || u.clients.newest.Sequence != 1 {
 		t.Errorf("it tells of connections cut at the end of the lease: sequence %d", u.clients.newest.Sequence)

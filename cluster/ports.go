@@ -183,6 +183,8 @@ type Connection struct {
 
 // Clients knows the clients' connections to the addresses. Package vip implements it.
 type Clients interface {
+	// Accepted counts the connections that this host has taken: while it stays the same there is no new one. It costs next to nothing.
+	Accepted() (uint64, error)
 	// Connections lists those of this host, in no order.
 	Connections() ([]Connection, error)
 	// Tickle makes the clients of connections that another host had find out that they are dead, and says how many were provoked. The gate must be

@@ -3,6 +3,8 @@ package cluster
 import (
 	"fmt"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 
 	"github.com/highbase/highbase/cluster/identity"
 	"github.com/highbase/highbase/fsm"
@@ -32,23 +34,46 @@ type Promises struct {
 	Cause fsm.RebuildCause `json:"cause,omitempty"`
 }
 
-type promises struct{ file *identity.Durable[Promises] }
+type promises struct {
+	file *identity.Durable[Promises]
+	mu   *sync.Mutex
+	now  *atomic.Pointer[Promises] // what is on disk, for the many who only look
+}
+
+// What is handed out is a copy only while nothing in it is shared.
+var _ = Promises{} == Promises{}
 
 func openPromises(dir string) (promises, error) {
 	f, err := identity.OpenDurable[Promises](filepath.Join(dir, "promises.json"))
 	if err != nil {
 		return promises{}, fmt.Errorf("reading this node's promises: %w", err)
 	}
-	return promises{f}, nil
+	p := promises{f, &sync.Mutex{}, &atomic.Pointer[Promises]{}}
+	v, _ := f.Load()
+	p.now.Store(&v)
+	return p, nil
 }
 
-func (p promises) get() Promises {
-	v, _ := p.file.Load()
-	return v
+// get is what is on disk. It does not wait for a change under way.
+func (p promises) get() Promises { return *p.now.Load() }
+
+// change replaces the promises, on disk first.
+func (p promises) change(change func(v Promises) (Promises, error)) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var next Promises
+	err := p.file.Update(func(v Promises, _ bool) (_ Promises, err error) {
+		next, err = change(v)
+		return next, err
+	})
+	if err == nil {
+		p.now.Store(&next)
+	}
+	return err
 }
 
 func (p promises) update(change func(*Promises)) error {
-	return p.file.Update(func(v Promises, _ bool) (Promises, error) {
+	return p.change(func(v Promises) (Promises, error) {
 		change(&v)
 		return v, nil
 	})
@@ -56,7 +81,7 @@ func (p promises) update(change func(*Promises)) error {
 
 // hold promises that an epoch may be held. Who has promised to a newer one meanwhile answers of what he was before, and stays it.
 func (p promises) hold(epoch uint64) error {
-	return p.file.Update(func(v Promises, _ bool) (Promises, error) {
+	return p.change(func(v Promises) (Promises, error) {
 		if !breakEpoch && epoch < v.HighestEpoch {
 			return v, errOvertaken
 		}
@@ -76,7 +101,7 @@ func (v Promises) own() uint64 {
 // accept takes an order if none newer was accepted, and remembers it before anything is done. It reports whether the order is newer than any
 // accepted before: a repeated one is no reason to disturb what is in hand.
 func (p promises) accept(o fsm.Order, also func(*Promises)) (newer bool, err error) {
-	err = p.file.Update(func(v Promises, _ bool) (Promises, error) {
+	err = p.change(func(v Promises) (Promises, error) {
 		if !breakEpoch && (o.Epoch < v.HighestEpoch || (o.Epoch == v.HighestEpoch && o.Index < v.HighestIndex)) {
 			return v, fmt.Errorf("order %s of epoch %d index %d is older than epoch %d index %d accepted before", o.Kind, o.Epoch, o.Index, v.HighestEpoch, v.HighestIndex)
 		}

@@ -17,6 +17,8 @@ const (
 	shareCost = 30
 	// shareSlowest ... but never longer than this: on a busy machine a look takes longer than it costs.
 	shareSlowest = time.Second
+	// shareAnyway is how long those who left may stay in the list: nobody is harmed by a tickle for a connection that has ended.
+	shareAnyway = 2 * time.Second
 	// shareLimit bounds one call.
 	shareLimit = time.Second
 	// shareRetry is how soon a peer that did not take the newest list is tried again, and one that was restarted is noticed.
@@ -69,6 +71,14 @@ func (c *clients) look() bool {
 	if !ok {
 		return false
 	}
+	accepted, err := c.n.cfg.Clients.Accepted()
+	if err != nil {
+		c.n.stats.note(c.n.log, "counting the connections of clients", err)
+	}
+	before := looked{epoch: epoch, accepted: accepted, at: now()}
+	if err == nil && c.nobodyCame(before) {
+		return false
+	}
 	list, err := c.n.cfg.Clients.Connections()
 	if err != nil {
 		c.n.stats.note(c.n.log, "listing the connections of clients", err)
@@ -83,6 +93,7 @@ func (c *clients) look() bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.looked = before
 	c.stats.Unshared = max(len(list)-maxClients, 0)
 	if c.newest.Sequence > 0 && c.newest.Epoch == epoch && bytes.Equal(c.newest.List, packed) {
 		return false
@@ -90,6 +101,20 @@ func (c *clients) look() bool {
 	c.newest = clientsRequest{Epoch: epoch, Run: run, Sequence: c.newest.Sequence + 1, List: packed}
 	c.count = min(len(list), maxClients)
 	return true
+}
+
+// looked is when the last list was made.
+type looked struct {
+	epoch, accepted uint64
+	at              fsm.Instant
+}
+
+// nobodyCame tells that the last list still has every client in it. The kernel makes a list by walking through all its sockets, of all namespaces,
+// and that table is large on a large machine: where connections are kept open it need not, several times a second.
+func (c *clients) nobodyCame(t looked) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.looked.epoch == t.epoch && c.looked.accepted == t.accepted && t.at-c.looked.at < shareAnyway
 }
 
 // fed is what a peer has.

@@ -30,20 +30,21 @@ func TestBenchCost(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
 	replicateByHand(ctx, t, b)
-	var ratios, rateWith, rateWithout []float64
+	var ratios, rateWith, rateWithout, share []float64
 	for n := range rounds {
 		// Who comes first alternates: what drifts favours nobody.
-		var x, y float64
+		var x, y rate
 		if n%2 == 0 {
 			x, y = writeRate(ctx, t, a, b), writeRate(ctx, t, b, a)
 		} else {
 			y, x = writeRate(ctx, t, b, a), writeRate(ctx, t, a, b)
 		}
-		ratios, rateWith, rateWithout = append(ratios, x/y), append(rateWith, x), append(rateWithout, y)
-		t.Logf("round %d: %.0f writes/s with hbd, %.0f without, ratio %.3f", n+1, x, y, x/y)
+		ratios, rateWith, rateWithout = append(ratios, x.writes/y.writes), append(rateWith, x.writes), append(rateWithout, y.writes)
+		share = append(share, x.hbd)
+		t.Logf("round %d: with hbd %v; without %v; ratio %.3f", n+1, x, y, x.writes/y.writes)
 	}
-	fmt.Printf("\n%s: writes/s with hbd %s, bare semi-synchronous replication %s, ratio of a round %s\n",
-		server(), spread(rateWith, "%.0f"), spread(rateWithout, "%.0f"), spread(ratios, "%.3f"))
+	fmt.Printf("\n%s: writes/s with hbd %s, bare semi-synchronous replication %s, ratio of a round %s, %% of a core that one hbd took %s\n",
+		server(), spread(rateWith, "%.0f"), spread(rateWithout, "%.0f"), spread(ratios, "%.3f"), spread(share, "%.1f"))
 }
 
 // spread is the median of values, and between which they lie.
@@ -53,8 +54,19 @@ func spread(values []float64, format string) string {
 	return fmt.Sprintf("median "+format+" ("+format+" to "+format+")", middle, v[0], v[len(v)-1])
 }
 
+// rate is what one cluster did in a round.
+type rate struct {
+	writes float64 // acknowledged in a second
+	hbd    float64 // per cent of a core that the hbd of one host took
+	mysqld float64 // microseconds that all servers together took for one write
+}
+
+func (r rate) String() string {
+	return fmt.Sprintf("%.0f writes/s (mysqld %.0f us of the processors for each, hbd %.1f %% of a core on each host)", r.writes, r.mysqld, r.hbd)
+}
+
 // writeRate lets clients write to one cluster while the other stands still, and counts what is acknowledged in a second.
-func writeRate(ctx context.Context, t *testing.T, c, still *Cluster) float64 {
+func writeRate(ctx context.Context, t *testing.T, c, still *Cluster) rate {
 	t.Helper()
 	for _, host := range still.DataHosts() {
 		if err := still.Fault(ctx, "freeze", host); err != nil {
@@ -83,12 +95,18 @@ func writeRate(ctx context.Context, t *testing.T, c, still *Cluster) float64 {
 		t.Fatal(err)
 	}
 	from := w.Now()
+	hbd, mysqld := cpuTaken(t, c)
 	pause(ctx, costRound)
+	hbdNow, mysqldNow := cpuTaken(t, c)
 	n, took := w.AckedSince(from), w.Now()-from
 	if n == 0 {
 		t.Fatalf("nothing was acknowledged in %v", took)
 	}
-	return float64(n) / took.Seconds()
+	return rate{
+		writes: float64(n) / took.Seconds(),
+		hbd:    100 * (hbdNow - hbd).Seconds() / took.Seconds() / float64(len(c.DataHosts())),
+		mysqld: float64((mysqldNow - mysqld).Microseconds()) / float64(n),
+	}
 }
 
 // replicateByHand makes db1 of a bare cluster a semi-synchronous source of the others and gives it the address.

@@ -62,13 +62,13 @@ func (p process) alive() bool {
 }
 
 // bootID is the kernel's id of this boot; empty where it cannot be read.
-func bootID() string {
+var bootID = sync.OnceValue(func() string {
 	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
 	}
 	return strings.TrimSpace(string(raw))
-}
+})
 
 // peerTracker remembers which process answered the latest connection.
 type peerTracker struct {

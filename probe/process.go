@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // processView is what the kernel says of the server's process.
@@ -46,14 +47,17 @@ func parseStat(raw []byte) (stat, bool) {
 	return s, s.state != 'Z' && s.state != 'X'
 }
 
-// runID identifies a run of a process for ever: boot, number and start.
-func runID(pid int, start uint64) string {
+// bootID is the kernel's id of this boot. Without one, number and start still tell the runs of a boot apart.
+var bootID = sync.OnceValue(func() string {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		boot = nil // the other two still tell runs of this boot apart
+		return ""
 	}
-	return fmt.Sprintf("%s/%d-%d", strings.TrimSpace(string(boot)), pid, start)
-}
+	return strings.TrimSpace(string(boot))
+})
+
+// runID identifies a run of a process for ever: boot, number and start.
+func runID(pid int, start uint64) string { return fmt.Sprintf("%s/%d-%d", bootID(), pid, start) }
 
 // parseRun finds number and start in an identity made by runID or package mysqld.
 func parseRun(run string) (pid int, start uint64, ok bool) {

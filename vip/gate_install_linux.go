@@ -38,7 +38,7 @@ func (g *kernelGate) install() error {
 		msgs = append(msgs, m...)
 	}
 	msgs = append(msgs, g.memberMessages()...)
-	if err := nftBatch(g.sock, msgs); err != nil {
+	if err := g.change(msgs); err != nil {
 		return fmt.Errorf("installing the gate: %w", err)
 	}
 	return nil
@@ -258,7 +258,7 @@ func (g *kernelGate) adopt() (bool, error) {
 			attrs(nil).str(unix.NFTA_TABLE_NAME, t.name).u32(unix.NFTA_TABLE_FLAGS, tableOwner|tablePersist)))
 	}
 	if len(msgs) > 0 {
-		if err := nftBatch(g.sock, msgs); err != nil {
+		if err := g.change(msgs); err != nil {
 			return false, fmt.Errorf("taking over the gate: %w", err)
 		}
 	}

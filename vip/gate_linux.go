@@ -30,6 +30,7 @@ type kernelGate struct {
 	ticket     uint32        // key of the last guard element: each is used once
 	block      []netip.Addr  // as the kernel should have them, put back by a reinstall
 	covered    bool          // and so for the server's own port
+	seen       glances       // what was read last
 	peers      []netip.Addr  // who passes a covered port
 
 	// Test hooks: held runs between reading the clock and the transaction; unguarded leaves the guard out.
@@ -166,7 +167,7 @@ func (g *kernelGate) write(deadline time.Duration, msgs func(timeout time.Durati
 	if !g.unguarded {
 		batch = append(batch, nftMessage(unix.NFT_MSG_DELSETELEM, 0, familyINet, elementList(g.name, setGuard, []element{{key: guard}})))
 	}
-	err = nftBatch(g.sock, append(batch, msgs(timeout)...))
+	err = g.change(append(batch, msgs(timeout)...))
 	var refusal *nlError
 	switch {
 	case errors.As(err, &refusal) && refusal.errno == unix.ENOENT && refusal.index == 0:
@@ -179,7 +180,7 @@ func (g *kernelGate) write(deadline time.Duration, msgs func(timeout time.Durati
 	// The kernel compares the guard at the start of the transaction and times the new element a little
 	// later. Being descheduled there is all that is left, and it is seen here.
 	if Now()+timeout > deadline && !g.unguarded {
-		if err := nftBatch(g.sock, g.flushMessages()); err != nil {
+		if err := g.change(g.flushMessages()); err != nil {
 			return fmt.Errorf("%w, and closing again failed: %w", ErrLate, err)
 		}
 		return fmt.Errorf("%w: the kernel took longer than the margin", ErrLate)
@@ -192,7 +193,7 @@ func (g *kernelGate) write(deadline time.Duration, msgs func(timeout time.Durati
 func (g *kernelGate) placeGuard() ([]byte, error) {
 	g.ticket++
 	key := binary.NativeEndian.AppendUint32(nil, g.ticket)
-	err := nftBatch(g.sock, []nlMessage{nftMessage(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, familyINet,
+	err := g.change([]nlMessage{nftMessage(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, familyINet,
 		elementList(g.name, setGuard, []element{{key: key, timeout: g.guard}}))})
 	if errMissing(err) {
 		return nil, ErrGateLost
@@ -272,7 +273,7 @@ func (g *kernelGate) shut() error {
 	if g.sock == nil {
 		return ErrStopped
 	}
-	err := nftBatch(g.sock, g.flushMessages())
+	err := g.change(g.flushMessages())
 	if errMissing(err) {
 		return ErrGateLost
 	}
@@ -285,13 +286,8 @@ func (g *kernelGate) shut() error {
 // dumpTries is how often an interrupted listing of one small set is repeated.
 const dumpTries = 8
 
-// remaining is the shortest life among the lease's elements, 0 if any of them is gone.
-func (g *kernelGate) remaining() (time.Duration, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.sock == nil {
-		return 0, ErrStopped
-	}
+// readRemaining asks the kernel. The caller holds mu.
+func (g *kernelGate) readRemaining() (time.Duration, error) {
 	least := time.Duration(-1)
 	for _, s := range g.leaseSets() {
 		var elems []liveElement

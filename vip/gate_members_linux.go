@@ -15,34 +15,8 @@ func (g *kernelGate) setBlocked(addrs []netip.Addr) error {
 	return g.changeMembers(func() { g.block = slices.Clone(addrs) })
 }
 
-func (g *kernelGate) blocked() ([]netip.Addr, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.sock == nil {
-		return nil, ErrStopped
-	}
-	out, err := g.listAddrs(setBlocked4, setBlocked6)
-	if errMissing(err) {
-		return nil, ErrGateLost
-	}
-	return out, err
-}
-
 func (g *kernelGate) cover(on bool) error {
 	return g.changeMembers(func() { g.covered = on })
-}
-
-func (g *kernelGate) covers() (bool, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.sock == nil {
-		return false, ErrStopped
-	}
-	found, err := g.listSet(setCovered)
-	if errMissing(err) {
-		return false, ErrGateLost
-	}
-	return len(found) > 0, err
 }
 
 // changeMembers applies change to what the sets should hold and writes it, as a whole.
@@ -67,7 +41,7 @@ func (g *kernelGate) writeMembers() error {
 	for _, s := range []string{setBlocked4, setBlocked6, setMember4, setMember6, setCovered} {
 		msgs = append(msgs, flushMessage(familyINet, g.name, s))
 	}
-	err := nftBatch(g.sock, append(msgs, g.memberMessages()...))
+	err := g.change(append(msgs, g.memberMessages()...))
 	if errMissing(err) {
 		return ErrGateLost
 	}
@@ -120,6 +94,7 @@ func (g *kernelGate) ensure() (bool, error) {
 	if g.sock == nil {
 		return false, ErrStopped
 	}
+	g.seen = glances{}
 	// A change by this very process, or one elsewhere in the ruleset, can interrupt a dump.
 	const tries = 5
 	for range tries {
@@ -191,7 +166,7 @@ func (g *kernelGate) destroy() error {
 		msgs = append(msgs, nftMessage(unix.NFT_MSG_DELTABLE, 0, family, attrs(nil).str(unix.NFTA_TABLE_NAME, g.name)))
 	}
 	if len(msgs) > 0 {
-		if err := nftBatch(g.sock, msgs); err != nil {
+		if err := g.change(msgs); err != nil {
 			return fmt.Errorf("removing the gate: %w", err)
 		}
 	}

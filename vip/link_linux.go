@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -13,7 +14,13 @@ import (
 )
 
 // links changes addresses over one rtnetlink socket of the namespace it was made in.
-type links struct{ h *netlink.Handle }
+type links struct {
+	h *netlink.Handle
+
+	mu      sync.Mutex
+	changes uint64 // of links and addresses that this process made or was told of
+	seen    map[string]glance[linkState]
+}
 
 // linkState is what the manager needs to know of an interface.
 type linkState struct {
@@ -28,7 +35,7 @@ func newLinks() (*links, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening rtnetlink socket: %w", err)
 	}
-	return &links{h: h}, nil
+	return &links{h: h, seen: map[string]glance[linkState]{}}, nil
 }
 
 func (l *links) close() { l.h.Close() }
@@ -67,6 +74,31 @@ func (l *links) read(name string) (linkState, error) {
 	return st, nil
 }
 
+// glance is read, or what it told a moment ago if no change was made or noticed since: for those who only report.
+func (l *links) glance(name string) (linkState, error) {
+	l.mu.Lock()
+	now, changes, kept := Now(), l.changes, l.seen[name]
+	l.mu.Unlock()
+	if kept.fresh(now) {
+		return kept.value, nil
+	}
+	st, err := l.read(name)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil && l.changes == changes {
+		l.seen[name] = glance[linkState]{st, now}
+	}
+	return st, err
+}
+
+// forget makes the next glance read.
+func (l *links) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changes++
+	clear(l.seen)
+}
+
 // has tells whether the interface carries ip, with whatever prefix.
 func (s linkState) has(ip netip.Addr) bool {
 	return slices.ContainsFunc(s.addresses, func(p netip.Prefix) bool { return p.Addr() == ip })
@@ -96,6 +128,7 @@ func (l *links) put(index int, ip netip.Addr, lifetime time.Duration) error {
 		a.Scope = unix.RT_SCOPE_UNIVERSE
 	}
 	dummy := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}
+	defer l.forget()
 	if err := l.h.AddrReplace(dummy, a); err != nil {
 		return fmt.Errorf("adding %s: %w", ip, err)
 	}
@@ -105,6 +138,7 @@ func (l *links) put(index int, ip netip.Addr, lifetime time.Duration) error {
 // remove deletes exactly ip as a host address; that it is absent is success.
 func (l *links) remove(index int, ip netip.Addr) error {
 	dummy := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}
+	defer l.forget()
 	err := l.h.AddrDel(dummy, hostAddr(ip))
 	if err == nil || errors.Is(err, unix.EADDRNOTAVAIL) {
 		return nil

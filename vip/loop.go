@@ -28,7 +28,12 @@ func (m *Manager) start() {
 	if m.cfg.skipWatches {
 		return
 	}
-	m.running.Go(func() { m.follow(m.notifiers[0], m.wake) })
+	m.running.Go(func() {
+		m.follow(m.notifiers[0], func() {
+			m.links.forget()
+			m.wake()
+		})
+	})
 	if len(m.notifiers) > 1 {
 		m.running.Go(func() {
 			m.follow(m.notifiers[1], m.suspectGate,

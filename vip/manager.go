@@ -128,6 +128,7 @@ type Manager struct {
 	quit      chan struct{}
 	running   sync.WaitGroup
 	notifiers []*notifier
+	accepted  accepted
 }
 
 // New makes a manager. The host is changed only by installing the gate, closed, or by adopting the intact
@@ -149,8 +150,11 @@ func New(cfg Config) (*Manager, error) {
 			cfg.OnEvent(e)
 		}
 	})
-	if m.links, err = newLinks(); err != nil {
+	if m.accepted, err = openAccepted(); err != nil {
 		return nil, err
+	}
+	if m.links, err = newLinks(); err != nil {
+		return nil, errors.Join(err, m.accepted.close())
 	}
 	if err := m.prepare(); err != nil {
 		return nil, errors.Join(err, m.closeAll())
@@ -259,7 +263,7 @@ func (m *Manager) Close() error {
 // Remaining is how long the gate still stays open by itself, 0 when it is closed.
 func (m *Manager) Remaining() (time.Duration, error) { return m.gate.remaining() }
 
-// State reads how things are.
+// State is how things are, as of a moment ago at most.
 func (m *Manager) State() State {
 	st := State{KernelGate: m.gate.kernel(), EgressGate: m.gate.egress(), Protected: m.gate.owned()}
 	var errs []error
@@ -272,7 +276,7 @@ func (m *Manager) State() State {
 	}
 	for _, a := range m.cfg.Addresses {
 		as := AddressState{Address: a}
-		if link, err := m.links.read(a.Interface); err != nil {
+		if link, err := m.links.glance(a.Interface); err != nil {
 			errs = append(errs, err)
 		} else {
 			as.Present, as.LinkUp = link.has(a.IP), link.up
@@ -339,7 +343,7 @@ func (m *Manager) closeAll() error {
 		errs = append(errs, m.gate.release())
 	}
 	m.links.close()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, m.accepted.close())...)
 }
 
 func (m *Manager) emit(e Event) { m.events.add(e) }

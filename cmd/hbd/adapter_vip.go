@@ -5,10 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"slices"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/highbase/highbase/cluster"
 	"github.com/highbase/highbase/vip"
@@ -23,16 +20,7 @@ type addresser struct {
 	ownPort   uint16
 	claimed   atomic.Pointer[func(netip.Addr)]
 	destroyed atomic.Bool
-
-	mu     sync.Mutex
-	known  []cluster.Address
-	readAt time.Time // of known; zero when it must be read anew
-	change uint64    // counts what made known old
 }
-
-// addressesAge is for how long Addresses answers from memory while nothing changes. It is asked some forty times a second
-// and costs several netlink exchanges; unasked for changes come as events.
-const addressesAge = 100 * time.Millisecond
 
 // newAddresser opens the gate's tables: an intact gate of an earlier run is taken over as it is.
 func newAddresser(c *config, log *slog.Logger) (*addresser, error) {
@@ -104,24 +92,6 @@ func (a *addresser) Tickle(ctx context.Context, of []cluster.Connection) (int, e
 
 // Addresses implements cluster.Addresser.
 func (a *addresser) Addresses() []cluster.Address {
-	a.mu.Lock()
-	if time.Since(a.readAt) < addressesAge {
-		defer a.mu.Unlock()
-		return slices.Clone(a.known)
-	}
-	change := a.change
-	a.mu.Unlock()
-	read := time.Now()
-	out := a.readAddresses()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.change == change { // else something changed under the reading
-		a.known, a.readAt = slices.Clone(out), read
-	}
-	return out
-}
-
-func (a *addresser) readAddresses() []cluster.Address {
 	st := a.State()
 	if st.Err != nil {
 		a.log.Debug("reading the state of the addresses", "error", st.Err)
@@ -131,20 +101,6 @@ func (a *addresser) readAddresses() []cluster.Address {
 		out = append(out, cluster.Address{IP: one.IP, Held: one.Present, Conflicts: one.ForeignClaims, Repairs: one.Repairs, Announcements: one.Announcements})
 	}
 	return out
-}
-
-// changed makes the next Addresses read.
-func (a *addresser) changed() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.change++
-	a.readAt = time.Time{}
-}
-
-// SetHeld implements cluster.Addresser.
-func (a *addresser) SetHeld(ctx context.Context, held bool) error {
-	defer a.changed()
-	return a.Manager.SetHeld(ctx, held)
 }
 
 // OnForeignClaim implements cluster.Addresser.
@@ -170,7 +126,6 @@ func (a *addresser) letGo(ctx context.Context) error {
 
 // event logs what the manager noticed and tells the cluster of other claimants.
 func (a *addresser) event(e vip.Event) {
-	a.changed()
 	level := slog.LevelWarn
 	switch e.Kind {
 	case vip.Announced:
