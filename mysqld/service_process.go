@@ -185,8 +185,8 @@ func commandLine(pid int) []string {
 func killProcess(ctx context.Context, p process, dir string) error {
 	w := openProcess(p)
 	defer w.close()
-	if w.fd >= 0 {
-		if err := unix.PidfdSendSignal(w.fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+	if w.pidfd != nil {
+		if err := w.signal(unix.SIGKILL); err != nil {
 			return fmt.Errorf("killing process %d: %w", p.PID, err)
 		}
 		if err := w.waitExit(ctx); err != nil {
@@ -205,13 +205,13 @@ func killProcess(ctx context.Context, p process, dir string) error {
 func stopProcess(ctx context.Context, p process, dir string) error {
 	w := openProcess(p)
 	defer w.close()
-	if w.fd < 0 {
+	if w.pidfd == nil {
 		if p.alive() {
 			return fmt.Errorf("stopping process %d: it cannot be held by a pidfd", p.PID)
 		}
 		return nil
 	}
-	if err := unix.PidfdSendSignal(w.fd, unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := w.signal(unix.SIGTERM); err != nil {
 		return fmt.Errorf("stopping process %d: %w", p.PID, err)
 	}
 	if err := w.waitExit(ctx); err != nil {

@@ -17,6 +17,8 @@ const (
 	// rearmInterval is how often a server that is down is knocked at. Only then:
 	// while it runs, the watch sleeps in the kernel.
 	rearmInterval = 100 * time.Millisecond
+	// noPidfdInterval is how often a process is looked at that cannot be waited for.
+	noPidfdInterval = 50 * time.Millisecond
 	// judgeTimeout bounds telling a dead server from a dropped connection.
 	judgeTimeout = time.Second
 )
@@ -131,15 +133,15 @@ func (s *Server) isDead(ctx context.Context, old watchedProcess) bool {
 }
 
 // watchedProcess holds a process by its pidfd, so that its number cannot be
-// mistaken after reuse. Without a pidfd it never reports an exit.
+// mistaken after reuse. Without a pidfd its number is looked at.
 type watchedProcess struct {
-	id process
-	fd int
+	id    process
+	pidfd *os.File // nil without one
 }
 
 // openProcess holds p; if that is not possible the exit is seen elsewhere.
 func openProcess(p process) watchedProcess {
-	w := watchedProcess{id: p, fd: -1}
+	w := watchedProcess{id: p}
 	if p.PID == 0 {
 		return w
 	}
@@ -147,48 +149,102 @@ func openProcess(p process) watchedProcess {
 	if err != nil {
 		return w
 	}
-	w.fd = fd
+	if err := unix.SetNonblock(fd, true); err != nil { // else the runtime would not wait for it
+		_ = unix.Close(fd)
+		return w
+	}
+	w.pidfd = os.NewFile(uintptr(fd), "pidfd")
 	if !p.alive() { // the number may have been reused before we opened it
 		w.close()
-		w.fd = -1
+		w.pidfd = nil
 	}
 	return w
 }
 
 func (w watchedProcess) close() {
-	if w.fd >= 0 {
-		_ = unix.Close(w.fd) // nothing was written, so nothing can be lost
+	if w.pidfd != nil {
+		_ = w.pidfd.Close() // nothing was written, so nothing can be lost
 	}
 }
 
-// exited waits at most timeout for the process to end. The kernel makes a pidfd
-// readable when the last thread is gone, also for processes not our children.
+// signal sends one; that the process has ended is success.
+func (w watchedProcess) signal(sig unix.Signal) error {
+	conn, err := w.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	if err := conn.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), sig, nil, 0) }); err != nil {
+		return err
+	}
+	if errors.Is(sent, unix.ESRCH) {
+		return nil
+	}
+	return sent
+}
+
+// ended looks at a pidfd. The kernel makes it readable when the last thread is
+// gone, also for processes not our children.
+func ended(fd uintptr) bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return err == nil && n > 0
+}
+
+// exited waits at most timeout for the process to end.
 func (w watchedProcess) exited(ctx context.Context, timeout time.Duration) bool {
-	if w.fd < 0 {
+	if w.pidfd == nil {
 		return w.id.PID != 0 && !w.id.alive()
 	}
-	fds := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}
-	deadline := time.Now().Add(timeout)
-	for ctx.Err() == nil {
-		n, err := unix.Poll(fds, max(0, int(time.Until(deadline).Milliseconds())))
-		if n > 0 {
-			return true
-		}
-		if !errors.Is(err, unix.EINTR) || time.Now().After(deadline) {
-			return false
-		}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return w.await(ctx) == nil
+}
+
+// await sleeps until the process has ended, or ctx has.
+func (w watchedProcess) await(ctx context.Context) error {
+	conn, err := w.pidfd.SyscallConn()
+	if err != nil {
+		return err
 	}
-	return false
+	if err := w.pidfd.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	over := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(over)
+		// An instant in the past ends the wait; failing means it is closed.
+		_ = w.pidfd.SetReadDeadline(time.Unix(1, 0))
+	})
+	defer func() {
+		if !stop() {
+			<-over // else it would end the next wait
+		}
+	}()
+	waited := conn.Read(ended)
+	gone := waited == nil
+	if err := conn.Control(func(fd uintptr) { gone = gone || ended(fd) }); err != nil {
+		return err
+	}
+	if gone {
+		return nil
+	}
+	return errors.Join(ctx.Err(), waited)
 }
 
 // waitExit sleeps until the process has ended or ctx has.
 func (w watchedProcess) waitExit(ctx context.Context) error {
-	for {
-		if w.exited(ctx, 50*time.Millisecond) {
-			return nil
-		}
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("waiting for process %d to end: %w", w.id.PID, err)
+	for w.pidfd == nil && ctx.Err() == nil && !w.exited(ctx, 0) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(noPidfdInterval):
 		}
 	}
+	err := ctx.Err()
+	if w.pidfd != nil {
+		err = w.await(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("waiting for process %d to end: %w", w.id.PID, err)
+	}
+	return nil
 }
