@@ -32,6 +32,9 @@ type Config struct {
 	Fencer    Fencer    // may be nil
 	Rebuilder Rebuilder // may be nil: this host can neither be rebuilt nor be copied from
 
+	// OnAttention is told over and over whether more goes on than service. It may be nil, and must not wait.
+	OnAttention func(on bool)
+
 	HandoverTimeout time.Duration // how long a shutting down primary waits for its successor
 	Logger          *slog.Logger
 	// OnStuck is called when this process can no longer do its part and should exit; its supervisor starts it again.

@@ -83,7 +83,7 @@ func (h *holder) run(ctx context.Context) {
 		if h.wanted() {
 			h.renew(ctx, set)
 		}
-		timer.Reset(set.Renew)
+		timer.Reset(h.n.cfg.UntilBeat(set.Renew))
 	}
 }
 

@@ -94,7 +94,11 @@ func (p *peers) watch(ctx context.Context, pe *peer) {
 		direct.Go(func() { p.tryServer(ctx, pe, set) })
 		p.ping(ctx, pe, set)
 		direct.Wait()
-		timer.Reset(max(set.Ping-(now()-begin), set.Ping/10))
+		if took := now() - begin; took < set.Ping {
+			timer.Reset(p.n.cfg.UntilBeat(set.Ping))
+		} else {
+			timer.Reset(set.Ping / 10) // it did not answer
+		}
 	}
 }
 

@@ -54,7 +54,7 @@ func (c *clients) share(ctx context.Context) {
 				wake(kick)
 			}
 		}
-		timer.Reset(min(max(shareEvery, shareCost*(now()-begin)), shareSlowest))
+		timer.Reset(min(max(c.n.cfg.UntilBeat(shareEvery), shareCost*(now()-begin)), shareSlowest))
 	}
 }
 

@@ -75,7 +75,7 @@ func (n *Node) watchStrangers(ctx context.Context) {
 				n.log.Warn("strangers", "error", said)
 			}
 		}
-		timer.Reset(min(max(strangerLook, strangerShare*(now()-begin)), strangerMost))
+		timer.Reset(min(max(n.cfg.UntilBeat(strangerLook), strangerShare*(now()-begin)), strangerMost))
 	}
 }
 

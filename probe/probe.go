@@ -41,6 +41,8 @@ type Config struct {
 	// Interval is the time from the end of one look to the next, 100 ms by default. Half of it doubles the cost: a look
 	// is five statements.
 	Interval time.Duration
+	// Pause, if it is set, is asked after each look how long to wait for the next, instead of Interval.
+	Pause func() time.Duration
 	// HungAfter is how long a server with a live process may answer nothing before it is hung, 3 s by default. Below a
 	// second a busy host's server is called hung.
 	HungAfter time.Duration
@@ -102,6 +104,9 @@ func New(cfg Config) (*Prober, error) {
 	}
 	if cfg.Interval == 0 {
 		cfg.Interval = defaultInterval
+	}
+	if cfg.Pause == nil {
+		cfg.Pause = func() time.Duration { return cfg.Interval }
 	}
 	if cfg.HungAfter == 0 {
 		cfg.HungAfter = defaultHungAfter
@@ -176,7 +181,7 @@ func (p *Prober) Run(ctx context.Context) {
 		case <-p.kicked:
 		}
 		p.Look(ctx)
-		pause.Reset(p.cfg.Interval)
+		pause.Reset(p.cfg.Pause())
 	}
 }
 

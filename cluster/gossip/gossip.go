@@ -45,7 +45,7 @@ func FastTiming() Timing {
 // LANTiming knows of a killed node in 670 to 800 ms.
 func LANTiming() Timing {
 	return Timing{ProbeInterval: 200 * time.Millisecond, ProbeTimeout: 100 * time.Millisecond,
-		GossipInterval: 50 * time.Millisecond, ForgetDead: 30 * time.Second, Rejoin: 2 * time.Second}
+		GossipInterval: 200 * time.Millisecond, ForgetDead: 30 * time.Second, Rejoin: 2 * time.Second}
 }
 
 // Config is all a Gossip needs to know.

@@ -44,14 +44,14 @@ type Timing struct {
 // half of it gave false elections under fsync storms.
 func FastTiming() Timing {
 	return Timing{Heartbeat: 200 * time.Millisecond, Election: 200 * time.Millisecond,
-		LeaderLease: 100 * time.Millisecond, CommitTimeout: 100 * time.Millisecond}
+		LeaderLease: 100 * time.Millisecond, CommitTimeout: 500 * time.Millisecond}
 }
 
 // LANTiming replaces a killed leader in about 0.5 to 0.9 s. It must stay below the primary's lease: losing
 // the leader's host would close the gate of a healthy primary otherwise.
 func LANTiming() Timing {
 	return Timing{Heartbeat: 300 * time.Millisecond, Election: 300 * time.Millisecond,
-		LeaderLease: 200 * time.Millisecond, CommitTimeout: 50 * time.Millisecond}
+		LeaderLease: 200 * time.Millisecond, CommitTimeout: 500 * time.Millisecond}
 }
 
 // Watchdog configures the leader's watch over its own commits.

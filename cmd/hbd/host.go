@@ -21,10 +21,11 @@ type host struct {
 	database  *database
 	addresses *addresser
 	rebuilder *rebuilder
+	care      *attention
 }
 
 // openHost opens the parts. Nothing is changed on the host but the gate's tables, and no connection is needed yet.
-func openHost(c *config, log *slog.Logger, p priority) (*host, error) {
+func openHost(c *config, log *slog.Logger, p priority, care *attention) (*host, error) {
 	files, err := openNote[serverFiles](filepath.Join(c.DataDir, "server-files.json"), "where the server keeps its files", log)
 	if err != nil {
 		return nil, err
@@ -33,7 +34,7 @@ func openHost(c *config, log *slog.Logger, p priority) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &host{}
+	h := &host{care: care}
 	if h.server, err = mysqld.Open(mysqld.Config{
 		Dialect: c.Server.Dialect, Socket: c.Server.Socket, Host: c.Address, Port: c.Server.Port,
 		ManagerUser: c.Server.Manager.User, ManagerPassword: c.Server.Manager.password,
@@ -62,7 +63,7 @@ func (h *host) open(c *config, log *slog.Logger, p priority, files *identity.Dur
 	server := watched{h.server, files, channel, log}
 	if h.prober, err = probe.New(probe.Config{
 		Database: server, Process: h.service, Login: login,
-		Socket: c.Server.Socket, Interval: c.Settings.Ping, HungAfter: c.Settings.HungAfter, Logger: log.With("part", "probe"),
+		Socket: c.Server.Socket, Pause: h.care.pause, HungAfter: c.Settings.HungAfter, Logger: log.With("part", "probe"),
 	}); err != nil {
 		return err
 	}

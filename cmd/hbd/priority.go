@@ -18,6 +18,12 @@ const (
 	ownNice = -10
 	// ownOOM lets the kernel kill nearly everything else first when memory runs out (proc_pid_oom_score_adj(5)).
 	ownOOM = -900
+	// ownSlack is how late the kernel may wake a thread whose time has come, so that it can do so together with others
+	// (PR_SET_TIMERSLACK(2const)). Go's runtime looks every 20 us whether there is work, for a while after each burst of it:
+	// that was most of what woke a quiet hbd. Nothing here waits for less than a millisecond.
+	ownSlack = 500_000
+	// plainSlack is Linux's own.
+	plainSlack = 50_000
 )
 
 // priority is what this process had before it raised its own, so that what it starts gets the same.
@@ -56,12 +62,30 @@ func raisePriority(log *slog.Logger) priority {
 		p.raised = true
 		log.Debug("own OOM score lowered", "oom_score_adj", ownOOM, "was", p.oom)
 	}
+	// What this process starts is only given its own slack back if it is made plain anyway.
+	if p.raised {
+		if err := setSlack(ownSlack); err != nil {
+			log.Debug("own timer slack not raised", "error", err)
+		}
+	}
 	return p
 }
 
-// setNice sets the nice value of every thread: Linux keeps one for each, and new threads inherit their maker's. A thread
-// made meanwhile by one not yet set is caught by the second round.
+// setNice sets the nice value of every thread.
 func setNice(nice int) error {
+	return eachThread(func(tid int) error { return unix.Setpriority(unix.PRIO_PROCESS, tid, nice) })
+}
+
+// setSlack sets the timer slack of every thread.
+func setSlack(nanoseconds int) error {
+	return eachThread(func(tid int) error {
+		return os.WriteFile(fmt.Sprintf("/proc/%d/timerslack_ns", tid), []byte(strconv.Itoa(nanoseconds)), 0)
+	})
+}
+
+// eachThread sets what Linux keeps for each thread and new threads inherit from their maker. A thread made meanwhile by one
+// not yet set is caught by the second round; one that has ended needs nothing.
+func eachThread(set func(tid int) error) error {
 	for range 2 {
 		tasks, err := os.ReadDir("/proc/self/task")
 		if err != nil {
@@ -72,8 +96,8 @@ func setNice(nice int) error {
 			if err != nil {
 				continue
 			}
-			if err := unix.Setpriority(unix.PRIO_PROCESS, tid, nice); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("setting nice %d: %w", nice, err)
+			if err := set(tid); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("thread %d: %w", tid, err)
 			}
 		}
 	}
@@ -120,6 +144,9 @@ func execPlain(argv []string) error {
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "hbd: giving the priority back:", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, plainSlack, 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, "hbd: giving the timer slack back:", err)
 	}
 	if err := os.WriteFile(oomFile, []byte(argv[1]), 0); err != nil {
 		fmt.Fprintln(os.Stderr, "hbd: giving the OOM score back:", err)

@@ -1,0 +1,56 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+
+	"github.com/highbase/highbase/fsm"
+)
+
+// TestBeatsFallTogether: a long period's beat is one of each shorter period that divides it, and none is missed or met twice.
+func TestBeatsFallTogether(t *testing.T) {
+	const short, long = 100 * time.Millisecond, 200 * time.Millisecond
+	for _, at := range []fsm.Instant{0, 1, short - 1, short, short + 1, long - 1, long, 7*long + 3, -1, -short} {
+		a, b := untilBeat(at, short), untilBeat(at, long)
+		if a <= 0 || a > short || b <= 0 || b > long {
+			t.Errorf("at %v: %v and %v until the beats of %v and %v", at, a, b, short, long)
+		}
+		if (at+a)%short != 0 || (at+b)%long != 0 || (at+b)%short != 0 {
+			t.Errorf("at %v: the beats are at %v and %v", at, at+a, at+b)
+		}
+	}
+	if got := untilBeat(3*short, short); got != short {
+		t.Errorf("on the beat: %v, want the next one", got)
+	}
+}
+
+func TestPhasesOfNodesDiffer(t *testing.T) {
+	c := Config{Settings: fsm.Settings{Ping: 90 * time.Millisecond}, Peers: []fsm.Member{{ID: "db1"}, {ID: "db2"}, {ID: "db3"}}}
+	for i, want := range []time.Duration{0, 30 * time.Millisecond, 60 * time.Millisecond} {
+		c.Node = c.Peers[i].ID
+		if got := c.phase(); got != want {
+			t.Errorf("%s: %v, want %v", c.Node, got, want)
+		}
+	}
+}
+
+func TestAttentive(t *testing.T) {
+	for _, c := range []struct {
+		what     string
+		st       fsm.State
+		standing fsm.Standing
+		want     bool
+	}{
+		{"a primary in service", fsm.State{}, fsm.StandingServing, false},
+		{"a replica in service", fsm.State{}, fsm.StandingReplica, false},
+		{"an operation", fsm.State{Op: &fsm.Operation{}}, fsm.StandingServing, true},
+		{"another node's rebuild", fsm.State{Rebuilds: []fsm.Rebuilding{{}}}, fsm.StandingReplica, true},
+		{"a primary that does not serve", fsm.State{}, fsm.StandingPrimary, true},
+		{"a start", fsm.State{}, fsm.StandingStarting, true},
+		{"one on its way", fsm.State{}, fsm.StandingCatching, true},
+	} {
+		if got := attentive(c.st, c.standing); got != c.want {
+			t.Errorf("%s: %t", c.what, got)
+		}
+	}
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"os"
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// calmLooks is how many pings' time passes between two looks at a server in service. Its death is seen at once all the same.
+const calmLooks = 2
+
+// attention spends less of the host while there is nothing but service: one processor, on which Go's scheduler need not
+// wake another thread for each message, and fewer looks at the server.
+type attention struct {
+	on        atomic.Bool
+	procs     int // 0 when a person has decided
+	ping      time.Duration
+	untilBeat func(period time.Duration) time.Duration
+}
+
+// newAttention begins attentive. Who has set GOMAXPROCS wants that many.
+func newAttention(ping time.Duration, untilBeat func(period time.Duration) time.Duration) *attention {
+	a := &attention{ping: ping, untilBeat: untilBeat}
+	if os.Getenv("GOMAXPROCS") == "" {
+		a.procs = runtime.GOMAXPROCS(0)
+	}
+	a.on.Store(true)
+	return a
+}
+
+// set follows the node. It is called at each turn and does nothing unless it has changed.
+func (a *attention) set(on bool) {
+	if a.on.Swap(on) == on || a.procs == 0 {
+		return
+	}
+	n := 1
+	if on {
+		n = a.procs
+	}
+	runtime.GOMAXPROCS(n)
+}
+
+// pause is how long to wait for the next look.
+func (a *attention) pause() time.Duration {
+	if a.on.Load() {
+		return a.untilBeat(a.ping)
+	}
+	return a.untilBeat(calmLooks * a.ping)
+}
