@@ -19,7 +19,11 @@ func (n *Node) obey(ctx context.Context, o fsm.Order) (orderReply, error) {
 	}
 	var reply orderReply
 	if o.Kind == fsm.OrderAwait {
-		return reply, n.cfg.Database.Drain(ctx, o.Position)
+		err := n.cfg.Database.Drain(ctx, o.Position)
+		if err == nil {
+			n.wg.Go(func() { n.endReceiving(o) })
+		}
+		return reply, err
 	}
 	had := n.exec.expect()
 	defer had()

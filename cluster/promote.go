@@ -51,6 +51,28 @@ func (n *Node) stopFollowing(ctx context.Context, a fsm.Action, st fsm.State) er
 	return nil
 }
 
+// endReceiving stops the receiver of a candidate that holds all that the old primary had, while its promotion is being committed: clients wait for that
+// otherwise. The old primary has let go: nothing that counts is sent any more. The applier runs on, so nothing is forgotten, and nothing is promised.
+// Should the log take the change back instead, the local loop lets the old primary's traffic pass and starts the receiver again.
+func (n *Node) endReceiving(o fsm.Order) {
+	ctx, cancel := context.WithTimeout(n.ctx, shortAction)
+	defer cancel()
+	st := n.store.State()
+	if n.passed(o) != nil || st.Op == nil {
+		return
+	}
+	source, err := n.sourceAddr(st.Op.From)
+	if err == nil {
+		err = n.cfg.Addresser.Block(source) // as for a freeze: STOP does not wait for it then
+	}
+	if err == nil {
+		_, err = n.cfg.Database.Freeze(ctx, n.severFrom(source))
+	}
+	if err != nil {
+		n.log.Debug("the receiver is still to be stopped", "epoch", o.Epoch, "error", err.Error())
+	}
+}
+
 // fetch catches up from the frozen member that holds everything, if the log says that this node lacks some of it. That member is read-only, has
 // promised to receive nothing of an older epoch, and applies what it has: it is a source like any other, and nobody's acknowledgement counts.
 func (n *Node) fetch(ctx context.Context, st fsm.State) error {

@@ -246,6 +246,10 @@ var rows = []Row{
 	{"replica.hung", "mysqld hangs on a replica", func(p *place) bool { return p.l.Server.State == ServerHung }, []ActionKind{ActKill, ActStart}},
 	{"replica.unknown", "mysqld has not been looked at yet", func(p *place) bool { return !p.serverUp() }, []ActionKind{ActNone}},
 	{"replica.frozen", "has promised to follow no source of an older epoch", func(p *place) bool { return p.s.Epoch < p.l.Frozen }, []ActionKind{ActNone}},
+	{"replica.candidate", "holds what the old primary had, and leaves it to the log whether it goes on receiving", func(p *place) bool {
+		op, sv := p.s.Op, p.l.Server
+		return op != nil && op.Step == StepReleasing && op.To == p.self && p.l.FollowsRight && sv.SQLRunning && (!sv.IORunning || len(p.l.Blocked) > 0)
+	}, []ActionKind{ActNone}},
 	{"replica.sync-off", "outside the sync set: its acknowledgement must not count", func(p *place) bool {
 		// An applier that stopped with an error comes first: the receiver is not restarted beside it. Until then the primary lets nothing through.
 		broken := !p.l.Server.SQLRunning && p.l.Server.ApplyErrno != 0

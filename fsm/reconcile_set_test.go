@@ -103,6 +103,13 @@ var setRowCases = []rowCase{
 		return c
 	}, edit: func(c *scene, l *Local) { alone(c, l); l.GateOpen, l.Server.ReadOnly = false, true }},
 
+	{code: "replica.candidate", name: "its receiver is stopped", hits: true, node: "db2", make: releasingTo, acts: []ActionKind{ActNone}, edit: damaged(func(s *ServerStatus) { s.IORunning, s.ReplicaSync = false, false })},
+	{code: "replica.candidate", name: "is about to stop its receiver", hits: true, node: "db2", make: releasingTo, acts: []ActionKind{ActNone}, edit: func(_ *scene, l *Local) { l.Blocked = []NodeID{"db1"} }},
+	{code: "replica.candidate", name: "still receives", node: "db2", make: releasingTo, acts: []ActionKind{ActNone}},
+	{code: "replica.candidate", name: "not the candidate", node: "db3", make: releasingTo, acts: []ActionKind{ActFollow}, edit: damaged(func(s *ServerStatus) { s.IORunning, s.ReplicaSync = false, false })},
+	{code: "replica.candidate", name: "applies nothing either", node: "db2", make: releasingTo, acts: []ActionKind{ActFollow}, edit: damaged(func(s *ServerStatus) { s.IORunning, s.SQLRunning, s.ReplicaSync = false, false, false })},
+	{code: "replica.candidate", name: "taken back", node: "db2", acts: []ActionKind{ActFollow}, edit: damaged(func(s *ServerStatus) { s.IORunning, s.ReplicaSync = false, false })},
+
 	{code: "replica.sync-off", name: "left the set", hits: true, node: "db3", make: without, acts: []ActionKind{ActSyncOff}},
 	{code: "replica.sync-off", name: "was off when it was outside before", hits: true, node: "db3", make: without, edit: func(c *scene, l *Local) { l.SyncOff = c.s.OutsideSince("db3") - 1 }, acts: []ActionKind{ActSyncOff}},
 	{code: "replica.sync-off", name: "seen off since", node: "db3", make: without, edit: func(c *scene, l *Local) { outside(c, l); l.Server.ReplicaSync, l.Server.ReplicaSyncSet = false, false }, acts: []ActionKind{ActNone}},

@@ -45,8 +45,30 @@ func (n *node) obey(o fsm.Order, from *node) {
 		n.release(o, answer)
 	case fsm.OrderAwait:
 		// Applied, not only received: what is merely received a crash forgets.
-		n.poll(o, 100, func() bool { return n.w.holds(n.sv.position(n.sv.done), o.Position) }, func() { answer(reply{reached: true}) })
+		n.poll(o, 100, func() bool { return n.w.holds(n.sv.position(n.sv.done), o.Position) }, func() {
+			answer(reply{reached: true})
+			n.endReceiving(o)
+		})
 	}
+}
+
+// endReceiving stops a candidate's IO thread beside the commit of its promotion, or late.
+func (n *node) endReceiving(o fsm.Order) {
+	run := n.sv.run
+	passed := func() bool {
+		s := n.state()
+		return s.Epoch != o.Epoch || s.Op == nil || s.Op.ID != o.OpID
+	}
+	if passed() {
+		return
+	}
+	from := n.w.node(n.state().Op.From)
+	n.hbd(n.w.between(0, 30*ms), func() {
+		n.sv.blocked[from] = true
+		if n.sv.up() && n.sv.run == run {
+			n.stopIO()
+		}
+	})
 }
 
 // poll waits for a condition as long as no newer order has come.
