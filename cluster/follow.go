@@ -39,8 +39,8 @@ func (n *Node) followLoop(ctx context.Context) {
 		l := n.gather(st)
 		actions := fsm.Reconcile(st, n.cfg.Node, l)
 		n.noteTurn(st, l, actions)
-		n.attend(st, standing(st, n.cfg.Node, l))
 		w.give(ctx, n.guards(ctx, actions))
+		n.attend(st, standing(st, n.cfg.Node, l))
 		timer.Reset(n.cfg.UntilBeat(n.settings().Ping))
 	}
 }

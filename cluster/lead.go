@@ -116,7 +116,7 @@ func (l *leading) run(ctx context.Context) {
 func (l *leading) takeOffice(ctx context.Context) bool {
 	for ctx.Err() == nil {
 		c, cancel := context.WithTimeout(ctx, 2*time.Second)
-		round, err := l.n.raft().VerifyQuorumRound(c)
+		round, err := l.n.raft().Barrier(c)
 		cancel()
 		if err == nil && ctx.Err() == nil {
 			l.n.grantor.takeOffice(round.Term, l.n.store.State())
@@ -293,7 +293,7 @@ func (l *leading) commit(ctx context.Context, st fsm.State, c fsm.Command) error
 func (l *leading) settleFate(ctx context.Context) {
 	for ctx.Err() == nil {
 		c, cancel := context.WithTimeout(ctx, 2*time.Second)
-		_, err := l.n.raft().VerifyQuorumRound(c)
+		_, err := l.n.raft().Barrier(c)
 		cancel()
 		if err == nil {
 			l.n.grantor.resume()

@@ -307,7 +307,7 @@ func (n *Node) revokeOthers(candidate fsm.NodeID) error {
 	return nil
 }
 
-// unblockAll lets replication traffic pass again.
+// unblockAll lets replication traffic pass again. What is left of the connections it was cut from is dead, and one side of each does not know.
 func (n *Node) unblockAll() error {
 	blocked, err := n.cfg.Addresser.Blocked()
 	if err != nil {
@@ -315,7 +315,7 @@ func (n *Node) unblockAll() error {
 	}
 	var errs []error
 	for _, a := range blocked {
-		errs = append(errs, n.cfg.Addresser.Unblock(a))
+		errs = append(errs, n.severFrom(a)(), n.cfg.Addresser.Unblock(a))
 	}
 	return errors.Join(errs...)
 }

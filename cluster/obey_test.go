@@ -345,32 +345,6 @@ func TestAwaitPromisesNothing(t *testing.T) {
 	}
 }
 
-// TestCandidateStopsReceivingBeforeItIsNamed: and does not once the log has gone on, and starts again when the change is taken back.
-func TestCandidateStopsReceivingBeforeItIsNamed(t *testing.T) {
-	u := newUnitAs(t, "db2")
-	u.steady("db1")
-	u.follower("db1")
-	o := u.releasing("db2")
-	o.Kind, o.Position, o.Node = fsm.OrderAwait, "0-1-2", "db2"
-	receiving := func() (on bool) {
-		u.host.change(func() { on = u.host.io })
-		return on
-	}
-	if _, err := u.obey(u.short(), o); err != nil {
-		t.Fatal(err)
-	}
-	await(t, "the receiver is stopped", func() bool { return !receiving() })
-	u.apply(fsm.Command{Rollback: &fsm.Rollback{OpID: u.store.State().Op.ID, Epoch: u.store.State().Epoch, Reason: "test"}})
-	u.host.change(func() { u.host.io = true })
-	if _, err := u.obey(u.short(), o); err != nil {
-		t.Fatal(err)
-	}
-	u.wg.Wait()
-	if !receiving() {
-		t.Error("an order of an operation that is over has stopped the receiver")
-	}
-}
-
 // TestOrderNeverCancelsAnOrder: a newer one waits until the older is done.
 func TestOrderNeverCancelsAnOrder(t *testing.T) {
 	u := newUnitAs(t, "db2")

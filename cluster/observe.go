@@ -73,7 +73,7 @@ func (n *Node) incarnation(sv fsm.ServerStatus, p Promises) (id string, whole ui
 	return id, whole
 }
 
-// gateOpen asks the kernel: what this process remembers is not what counts.
+// gateOpen is as the kernel has it: what this process meant to do is not what counts.
 func (n *Node) gateOpen() bool {
 	left, err := n.cfg.Addresser.Remaining()
 	if err != nil {

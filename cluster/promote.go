@@ -57,17 +57,26 @@ func (n *Node) stopFollowing(ctx context.Context, a fsm.Action, st fsm.State) er
 func (n *Node) endReceiving(o fsm.Order) {
 	ctx, cancel := context.WithTimeout(n.ctx, shortAction)
 	defer cancel()
-	st := n.store.State()
-	if n.passed(o) != nil || st.Op == nil {
-		return
-	}
-	source, err := n.sourceAddr(st.Op.From)
-	if err == nil {
-		err = n.cfg.Addresser.Block(source) // as for a freeze: STOP does not wait for it then
-	}
-	if err == nil {
-		_, err = n.cfg.Database.Freeze(ctx, n.severFrom(source))
-	}
+	err := n.exec.action(ctx, func(ctx context.Context) error {
+		st := n.store.State()
+		// Asked in its turn: a promotion does this itself, and what comes after that needs the traffic.
+		if st.Op == nil || st.Epoch != o.Epoch || st.Op.ID != o.OpID || st.Op.Step != fsm.StepReleasing {
+			return nil
+		}
+		source, err := n.sourceAddr(st.Op.From)
+		if err != nil {
+			return err
+		}
+		if err := n.cfg.Addresser.Block(source); err != nil { // as for a freeze: STOP does not wait for it then
+			return err
+		}
+		sever := n.severFrom(source)
+		if _, err = n.cfg.Database.Freeze(ctx, sever); err != nil {
+			// A receiver that runs must not wait at a blocked source.
+			err = errors.Join(err, sever(), n.cfg.Addresser.Unblock(source))
+		}
+		return err
+	})
 	if err != nil {
 		n.log.Debug("the receiver is still to be stopped", "epoch", o.Epoch, "error", err.Error())
 	}

@@ -114,6 +114,9 @@ func (w *toy) obey(o Order) {
 		}
 	case OrderAwait:
 		c.reached = n.up()
+		if s := c.s; n.up() && s.Epoch == o.Epoch && s.Op != nil && s.Op.ID == o.OpID && s.Op.Step == StepReleasing {
+			n.Blocked, n.IO = append(n.Blocked, s.Op.From), false
+		}
 	}
 }
 

@@ -247,8 +247,8 @@ var rows = []Row{
 	{"replica.unknown", "mysqld has not been looked at yet", func(p *place) bool { return !p.serverUp() }, []ActionKind{ActNone}},
 	{"replica.frozen", "has promised to follow no source of an older epoch", func(p *place) bool { return p.s.Epoch < p.l.Frozen }, []ActionKind{ActNone}},
 	{"replica.candidate", "holds what the old primary had, and leaves it to the log whether it goes on receiving", func(p *place) bool {
-		op, sv := p.s.Op, p.l.Server
-		return op != nil && op.Step == StepReleasing && op.To == p.self && p.l.FollowsRight && sv.SQLRunning && (!sv.IORunning || len(p.l.Blocked) > 0)
+		op := p.s.Op
+		return op != nil && op.Step == StepReleasing && op.To == p.self && p.l.FollowsRight && p.l.Server.SQLRunning && slices.Contains(p.l.Blocked, op.From)
 	}, []ActionKind{ActNone}},
 	{"replica.sync-off", "outside the sync set: its acknowledgement must not count", func(p *place) bool {
 		// An applier that stopped with an error comes first: the receiver is not restarted beside it. Until then the primary lets nothing through.
@@ -256,6 +256,10 @@ var rows = []Row{
 		return p.s.OutsideSince(p.self) > p.l.SyncOff && !p.s.MayAcknowledge(p.self) && !broken
 	}, []ActionKind{ActSyncOff}},
 	{"replica.acks", "acknowledges as the sync set says: as a member, and only then", func(p *place) bool { return p.l.FollowsRight && !p.syncRight() && p.l.Followed >= p.s.Epoch }, []ActionKind{ActFollow}},
+	{"replica.unblock", "follows: what was blocked for a change of primary may pass again", func(p *place) bool {
+		sv := p.l.Server
+		return len(p.l.Blocked) > 0 && p.l.FollowsRight && sv.IORunning && sv.SQLRunning && p.l.Followed >= p.s.Epoch
+	}, []ActionKind{ActUnblock}},
 	{"replica.reconnect", "the primary's mysqld is back, the IO thread still waits to try again", func(p *place) bool {
 		sv := p.l.Server
 		return p.l.FollowsRight && p.l.SourceUp && sv.IOStalled && sv.SQLRunning && p.l.Followed >= p.s.Epoch && p.s.Phase != PhaseFencing
@@ -264,7 +268,6 @@ var rows = []Row{
 		sv := p.l.Server
 		return !p.l.FollowsRight || !sv.IORunning || !sv.SQLRunning || !p.syncRight() || sv.SourceSync || p.l.Followed < p.s.Epoch
 	}, []ActionKind{ActFollow}},
-	{"replica.unblock", "follows the new primary: the old one's traffic may pass again", func(p *place) bool { return len(p.l.Blocked) > 0 }, []ActionKind{ActUnblock}},
 	{"replica.uncover", "follows the new primary: its own port is for its own readers", func(p *place) bool { return p.l.PortGated }, []ActionKind{ActUncover}},
 	{"rebuild.done", "follows on its copy: the old data may go", func(p *place) bool { return p.l.Copy.Stage == CopyAdopted }, []ActionKind{ActRebuild}},
 	{"replica.following", "follows", func(*place) bool { return true }, []ActionKind{ActNone}},

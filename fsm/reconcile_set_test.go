@@ -103,12 +103,28 @@ var setRowCases = []rowCase{
 		return c
 	}, edit: func(c *scene, l *Local) { alone(c, l); l.GateOpen, l.Server.ReadOnly = false, true }},
 
-	{code: "replica.candidate", name: "its receiver is stopped", hits: true, node: "db2", make: releasingTo, acts: []ActionKind{ActNone}, edit: damaged(func(s *ServerStatus) { s.IORunning, s.ReplicaSync = false, false })},
+	{code: "replica.candidate", name: "its receiver is stopped", hits: true, node: "db2", make: releasingTo, acts: []ActionKind{ActNone}, edit: func(c *scene, l *Local) {
+		damaged(func(s *ServerStatus) { s.IORunning, s.ReplicaSync = false, false })(c, l)
+		l.Blocked = []NodeID{"db1"}
+	}},
 	{code: "replica.candidate", name: "is about to stop its receiver", hits: true, node: "db2", make: releasingTo, acts: []ActionKind{ActNone}, edit: func(_ *scene, l *Local) { l.Blocked = []NodeID{"db1"} }},
 	{code: "replica.candidate", name: "still receives", node: "db2", make: releasingTo, acts: []ActionKind{ActNone}},
-	{code: "replica.candidate", name: "not the candidate", node: "db3", make: releasingTo, acts: []ActionKind{ActFollow}, edit: damaged(func(s *ServerStatus) { s.IORunning, s.ReplicaSync = false, false })},
-	{code: "replica.candidate", name: "applies nothing either", node: "db2", make: releasingTo, acts: []ActionKind{ActFollow}, edit: damaged(func(s *ServerStatus) { s.IORunning, s.SQLRunning, s.ReplicaSync = false, false, false })},
-	{code: "replica.candidate", name: "taken back", node: "db2", acts: []ActionKind{ActFollow}, edit: damaged(func(s *ServerStatus) { s.IORunning, s.ReplicaSync = false, false })},
+	{code: "replica.candidate", name: "somebody stopped its receiver", node: "db2", make: releasingTo, acts: []ActionKind{ActFollow}, edit: damaged(func(s *ServerStatus) { s.IORunning, s.ReplicaSync = false, false })},
+	{code: "replica.candidate", name: "another is blocked", node: "db2", make: releasingTo, acts: []ActionKind{ActUnblock}, edit: func(_ *scene, l *Local) { l.Blocked = []NodeID{"db3"} }},
+	{code: "replica.candidate", name: "applies nothing either", node: "db2", make: releasingTo, acts: []ActionKind{ActFollow}, edit: func(c *scene, l *Local) {
+		damaged(func(s *ServerStatus) { s.IORunning, s.SQLRunning, s.ReplicaSync = false, false, false })(c, l)
+		l.Blocked = []NodeID{"db1"}
+	}},
+	{code: "replica.candidate", name: "taken back: receives again", node: "db2", acts: []ActionKind{ActFollow}, edit: func(c *scene, l *Local) {
+		damaged(func(s *ServerStatus) { s.IORunning, s.ReplicaSync = false, false })(c, l)
+		l.Blocked = []NodeID{"db1"}
+	}},
+	{code: "replica.unblock", name: "its receiver waits at a blocked source", hits: true, node: "db2", acts: []ActionKind{ActUnblock}, edit: func(_ *scene, l *Local) {
+		l.SourceUp, l.Server.IOConnecting, l.Server.IOStalled, l.Server.ReplicaSync, l.Blocked = true, true, true, false, []NodeID{"db1"}
+	}},
+	{code: "replica.unblock", name: "has not followed this epoch yet", node: "db3", make: promotedTakeover, edit: func(_ *scene, l *Local) {
+		l.Frozen, l.Followed, l.FollowsRight, l.Blocked = 2, 1, false, []NodeID{"db1"}
+	}},
 
 	{code: "replica.sync-off", name: "left the set", hits: true, node: "db3", make: without, acts: []ActionKind{ActSyncOff}},
 	{code: "replica.sync-off", name: "was off when it was outside before", hits: true, node: "db3", make: without, edit: func(c *scene, l *Local) { l.SyncOff = c.s.OutsideSince("db3") - 1 }, acts: []ActionKind{ActSyncOff}},

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,13 +63,20 @@ func (p process) alive() bool {
 }
 
 // bootID is the kernel's id of this boot; empty where it cannot be read.
-var bootID = sync.OnceValue(func() string {
+func bootID() string {
+	if id := knownBoot.Load(); id != nil {
+		return *id
+	}
 	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return ""
+		return "" // and asked again
 	}
-	return strings.TrimSpace(string(raw))
-})
+	id := strings.TrimSpace(string(raw))
+	knownBoot.Store(&id)
+	return id
+}
+
+var knownBoot atomic.Pointer[string]
 
 // peerTracker remembers which process answered the latest connection.
 type peerTracker struct {

@@ -6,7 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 )
 
 // processView is what the kernel says of the server's process.
@@ -47,14 +47,21 @@ func parseStat(raw []byte) (stat, bool) {
 	return s, s.state != 'Z' && s.state != 'X'
 }
 
+var knownBoot atomic.Pointer[string]
+
 // bootID is the kernel's id of this boot. Without one, number and start still tell the runs of a boot apart.
-var bootID = sync.OnceValue(func() string {
+func bootID() string {
+	if id := knownBoot.Load(); id != nil {
+		return *id
+	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return ""
+		return "" // and asked again
 	}
-	return strings.TrimSpace(string(boot))
-})
+	id := strings.TrimSpace(string(boot))
+	knownBoot.Store(&id)
+	return id
+}
 
 // runID identifies a run of a process for ever: boot, number and start.
 func runID(pid int, start uint64) string { return fmt.Sprintf("%s/%d-%d", bootID(), pid, start) }

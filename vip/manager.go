@@ -150,12 +150,10 @@ func New(cfg Config) (*Manager, error) {
 			cfg.OnEvent(e)
 		}
 	})
-	if m.accepted, err = openAccepted(); err != nil {
+	if m.links, err = newLinks(); err != nil {
 		return nil, err
 	}
-	if m.links, err = newLinks(); err != nil {
-		return nil, errors.Join(err, m.accepted.close())
-	}
+	m.accepted = openAccepted()
 	if err := m.prepare(); err != nil {
 		return nil, errors.Join(err, m.closeAll())
 	}

@@ -42,7 +42,7 @@ func FastTiming() Timing {
 		GossipInterval: 20 * time.Millisecond, ForgetDead: 30 * time.Second, Rejoin: time.Second}
 }
 
-// LANTiming knows of a killed node in 670 to 800 ms.
+// LANTiming knows of a killed node in 800 to 1000 ms.
 func LANTiming() Timing {
 	return Timing{ProbeInterval: 200 * time.Millisecond, ProbeTimeout: 100 * time.Millisecond,
 		GossipInterval: 200 * time.Millisecond, ForgetDead: 30 * time.Second, Rejoin: 2 * time.Second}

@@ -35,8 +35,8 @@ type Timing struct {
 	// LeaderLease is how long a leader without a quorum goes on before it steps down; at most Heartbeat.
 	LeaderLease time.Duration
 	// CommitTimeout is how soon followers learn of a commit when nothing else is being replicated, at the
-	// price of an empty message per peer and interval. It may be long, because Apply hints to followers
-	// right after each commit.
+	// price of an empty message per peer and interval. It may be long, because Apply and Barrier hint to
+	// followers right after each commit, and leases are renewed by entries of their own.
 	CommitTimeout time.Duration
 }
 

@@ -68,6 +68,7 @@ func (t *transport) hint(id raft.ServerID, f *follower) {
 			t.mu.Unlock()
 			return
 		}
+		before := f.told
 		f.told = min(t.commit, f.index)
 		args := raft.AppendEntriesRequest{RPCHeader: f.header, Term: f.term,
 			PrevLogEntry: f.index, PrevLogTerm: f.made, LeaderCommitIndex: f.told}
@@ -75,6 +76,11 @@ func (t *transport) hint(id raft.ServerID, f *follower) {
 		t.mu.Unlock()
 		var resp raft.AppendEntriesResponse
 		// Whatever is answered, the library finds out for itself with its next message.
-		_ = t.NetworkTransport.AppendEntries(id, joinTarget(id, to), &args, &resp)
+		if t.NetworkTransport.AppendEntries(id, joinTarget(id, to), &args, &resp) != nil {
+			t.mu.Lock()
+			f.told, f.busy = min(f.told, before), false // not told: with the next message that arrives
+			t.mu.Unlock()
+			return
+		}
 	}
 }

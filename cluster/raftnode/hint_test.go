@@ -27,6 +27,24 @@ func TestFollowersLearnOfACommitWithoutAnotherEntry(t *testing.T) {
 	holds(t, ms, "a", "b", "c")
 }
 
+// TestFollowersLearnOfABarrier: what an earlier leader has stored is committed by one.
+func TestFollowersLearnOfABarrier(t *testing.T) {
+	_, ms := group(t, 3, func(c *Config) {
+		c.Timing.CommitTimeout = time.Hour
+		c.Watchdog = Watchdog{Interval: time.Hour, Stall: 2 * time.Hour}
+	})
+	first := leader(t, ms)
+	for range 3 {
+		round, err := first.Barrier(within(t, 5*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range ms {
+			eventually(t, m.ID().Node()+" to apply the barrier", func() bool { return m.Stats().Applied >= round.Index })
+		}
+	}
+}
+
 // TestHintNeverGoesBeyondWhatIsShared: a follower may have more in its log than this leader gave it.
 func TestHintNeverGoesBeyondWhatIsShared(t *testing.T) {
 	tr := newTransport(nil)

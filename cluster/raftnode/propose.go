@@ -30,9 +30,14 @@ func (n *Node) Apply(ctx context.Context, data []byte) (result any, index uint64
 }
 
 // Barrier waits until everything committed before the call is applied here, and proves that this node
-// led after the call began: it is a quorum round.
+// led after the call began: it is a quorum round. Followers are told at once, as of a command: what an
+// earlier leader has stored is committed by it.
 func (n *Node) Barrier(ctx context.Context) (Round, error) {
-	return n.VerifyQuorumRound(ctx)
+	round, err := n.VerifyQuorumRound(ctx)
+	if err == nil {
+		n.transport.committed(round.Index)
+	}
+	return round, err
 }
 
 // proposeNoop is one round: an entry of our own, committed and applied.

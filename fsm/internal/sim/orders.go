@@ -52,22 +52,21 @@ func (n *node) obey(o fsm.Order, from *node) {
 	}
 }
 
-// endReceiving stops a candidate's IO thread beside the commit of its promotion, or late.
+// endReceiving blocks the old primary and stops a candidate's IO thread beside the commit of its promotion. It is asked in its turn whether that
+// is still due; hbd may end between the two.
 func (n *node) endReceiving(o fsm.Order) {
 	run := n.sv.run
-	passed := func() bool {
+	n.hbd(n.w.between(0, 2*time.Second), func() {
 		s := n.state()
-		return s.Epoch != o.Epoch || s.Op == nil || s.Op.ID != o.OpID
-	}
-	if passed() {
-		return
-	}
-	from := n.w.node(n.state().Op.From)
-	n.hbd(n.w.between(0, 30*ms), func() {
-		n.sv.blocked[from] = true
-		if n.sv.up() && n.sv.run == run {
-			n.stopIO()
+		if s.Epoch != o.Epoch || s.Op == nil || s.Op.ID != o.OpID || s.Op.Step != fsm.StepReleasing {
+			return
 		}
+		n.sv.blocked[n.w.node(s.Op.From)] = true
+		n.hbd(n.w.between(0, 10*ms), func() {
+			if n.sv.up() && n.sv.run == run && n.acceptedEpoch == o.Epoch && n.acceptedIndex == o.Index {
+				n.stopIO()
+			}
+		})
 	})
 }
 
