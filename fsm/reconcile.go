@@ -262,7 +262,9 @@ var rows = []Row{
 	}, []ActionKind{ActUnblock}},
 	{"replica.reconnect", "the primary's mysqld is back, the IO thread still waits to try again", func(p *place) bool {
 		sv := p.l.Server
-		return p.l.FollowsRight && p.l.SourceUp && sv.IOStalled && sv.SQLRunning && p.l.Followed >= p.s.Epoch && p.s.Phase != PhaseFencing
+		// A restart in place is what such a replica's first failed try was about: its second would come after a second.
+		waits := sv.IOStalled || p.restarting() && sv.IOConnecting && sv.IOErrno != 0 && !sv.LoginRefused
+		return p.l.FollowsRight && p.l.SourceUp && waits && sv.SQLRunning && p.l.Followed >= p.s.Epoch && p.s.Phase != PhaseFencing && !p.beforePause()
 	}, []ActionKind{ActReconnect}},
 	{"replica.follow", "does not replicate from the primary with acknowledgements", func(p *place) bool {
 		sv := p.l.Server
@@ -271,6 +273,12 @@ var rows = []Row{
 	{"replica.uncover", "follows the new primary: its own port is for its own readers", func(p *place) bool { return p.l.PortGated }, []ActionKind{ActUncover}},
 	{"rebuild.done", "follows on its copy: the old data may go", func(p *place) bool { return p.l.Copy.Stage == CopyAdopted }, []ActionKind{ActRebuild}},
 	{"replica.following", "follows", func(*place) bool { return true }, []ActionKind{ActNone}},
+}
+
+// beforePause: a planned change is being prepared. Who cannot connect then is kept out on purpose, and about to be turned.
+func (p *place) beforePause() bool {
+	op := p.s.Op
+	return op != nil && op.Kind.Planned() && op.Step != StepPromoted
 }
 
 // Rows gives the tables for printing: guards, the local table, and what names damage.

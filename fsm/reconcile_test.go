@@ -160,6 +160,11 @@ var roleRowCases = []rowCase{
 
 	{code: "replica.reconnect", name: "the primary's mysqld is back", hits: true, node: "db2", edit: tryingInVain, acts: []ActionKind{ActReconnect}},
 	{code: "replica.reconnect", name: "it is not back yet", node: "db2", edit: func(_ *scene, l *Local) { l.Server.IOConnecting, l.Server.ReplicaSync = true, false }, acts: []ActionKind{ActNone}},
+	{code: "replica.reconnect", name: "restarted in place: its first try has failed", hits: true, node: "db2", make: restartingPrimary, edit: triedOnce, acts: []ActionKind{ActReconnect}},
+	{code: "replica.reconnect", name: "restarted in place: it connects", node: "db2", make: restartingPrimary, acts: []ActionKind{ActNone}, edit: func(c *scene, l *Local) { triedOnce(c, l); l.Server.IOErrno = 0 }},
+	{code: "replica.reconnect", name: "restarted in place: its login is refused", node: "db2", make: restartingPrimary, edit: func(c *scene, l *Local) { triedOnce(c, l); l.Server.LoginRefused = true }},
+	{code: "replica.reconnect", name: "its first try has failed, and nothing was restarted", node: "db2", acts: []ActionKind{ActNone}, edit: triedOnce},
+	{code: "replica.reconnect", name: "kept out for a planned change", node: "db3", make: switching, acts: []ActionKind{ActNone}, edit: tryingInVain},
 	{code: "replica.reconnect", name: "a position is being given up", node: "db3", make: releasingTo, edit: tryingInVain},
 	{code: "replica.reconnect", name: "connected", node: "db2", edit: func(_ *scene, l *Local) { l.SourceUp = true }},
 
@@ -202,6 +207,11 @@ func handedOver(c *scene, l *Local) {
 
 func tryingInVain(_ *scene, l *Local) {
 	l.SourceUp, l.Server.IOConnecting, l.Server.IOStalled, l.Server.ReplicaSync = true, true, true, false
+}
+
+// triedOnce has lost its source and failed to reach it, a moment ago.
+func triedOnce(_ *scene, l *Local) {
+	l.SourceUp, l.Server.IOConnecting, l.Server.IOErrno, l.Server.ReplicaSync = true, true, 2003, false
 }
 
 func wasPrimary(c *scene, l *Local) {

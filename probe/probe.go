@@ -197,6 +197,9 @@ func (p *Prober) died() {
 	signal(p.kicked)
 }
 
+// Kick asks for a look now: something goes on that it may matter for.
+func (p *Prober) Kick() { signal(p.kicked) }
+
 // signal fills a channel of capacity one and never waits.
 func signal(ch chan struct{}) {
 	select {

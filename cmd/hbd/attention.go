@@ -17,6 +17,7 @@ type attention struct {
 	procs     int // 0 when a person has decided
 	ping      time.Duration
 	untilBeat func(period time.Duration) time.Duration
+	look      func() // takes a look now; nil before there is a prober
 }
 
 // newAttention begins attentive. Who has set GOMAXPROCS wants that many.
@@ -31,7 +32,13 @@ func newAttention(ping time.Duration, untilBeat func(period time.Duration) time.
 
 // set follows the node. It is called at each turn and does nothing unless it has changed.
 func (a *attention) set(on bool) {
-	if a.on.Swap(on) == on || a.procs == 0 {
+	if a.on.Swap(on) == on {
+		return
+	}
+	if on && a.look != nil {
+		a.look() // the next one may be far away
+	}
+	if a.procs == 0 {
 		return
 	}
 	n := 1

@@ -18,12 +18,18 @@ func TestAttention(t *testing.T) {
 	runtime.GOMAXPROCS(3)
 	t.Setenv("GOMAXPROCS", "")
 	a := newAttention(100*time.Millisecond, beat)
+	looks := 0
+	a.look = func() { looks++ }
 	for _, step := range []struct {
 		on    bool
 		procs int
 		pause time.Duration
-	}{{true, 3, 99 * time.Millisecond}, {false, 1, 199 * time.Millisecond}, {false, 1, 199 * time.Millisecond}, {true, 3, 99 * time.Millisecond}} {
+		looks int
+	}{{true, 3, 99 * time.Millisecond, 0}, {false, 1, 199 * time.Millisecond, 0}, {false, 1, 199 * time.Millisecond, 0}, {true, 3, 99 * time.Millisecond, 1}} {
 		a.set(step.on)
+		if looks != step.looks {
+			t.Errorf("attentive %t: %d looks were asked for, want %d", step.on, looks, step.looks)
+		}
 		if got := runtime.GOMAXPROCS(0); got != step.procs {
 			t.Errorf("attentive %t: %d processors, want %d", step.on, got, step.procs)
 		}

@@ -67,6 +67,7 @@ func (h *host) open(c *config, log *slog.Logger, p priority, files *identity.Dur
 	}); err != nil {
 		return err
 	}
+	h.care.look = h.prober.Kick
 	if h.addresses, err = newAddresser(c, log.With("part", "vip")); err != nil {
 		return fmt.Errorf("preparing the virtual addresses: %w", err)
 	}
