@@ -175,6 +175,7 @@ func TestCandidateLostWhileChained(t *testing.T) {
 	c.bootstrap()
 	c.wrote()
 	db2, db3 := c.node("db2"), c.node("db3")
+	c.ledBy("db3")
 	// Whether db2 holds all that it has db3 cannot ask: so it waits.
 	db2.drop(func(method, from string) bool { return method == "position" && from == "db3" })
 	c.switchOver("db2")

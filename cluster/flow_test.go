@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/highbase/highbase/cluster/api"
+	"github.com/highbase/highbase/cluster/raftnode"
 	"github.com/highbase/highbase/fsm"
 )
 
@@ -31,6 +32,22 @@ func (c *testCluster) awaitIncident(at *member, kind fsm.Kind) fsm.Incident {
 		return ok
 	})
 	return got
+}
+
+// ledBy has leadership handed to a node, so that the loss of another costs no election: how long that takes goes by luck, and with it more is lost.
+func (c *testCluster) ledBy(id fsm.NodeID) {
+	c.t.Helper()
+	await(c.t, string(id)+" leads", func() bool {
+		l := c.leader()
+		m, known := l.store.State().Member(id)
+		if l.id == id || !known {
+			return known
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), awaitLimit)
+		defer cancel()
+		_ = l.raft().TransferTo(ctx, raftnode.MakeServerID(string(id), m.Instance)) // if it fails it is tried again
+		return false
+	})
 }
 
 // onLeader asks whoever leads until it is answered, again when leadership moves meanwhile: what is asked here may be asked twice.

@@ -122,6 +122,8 @@ func TestRebuildSurvivesTheLossOfItsDonor(t *testing.T) {
 	}
 	await(t, "a copy is given", func() bool { d := donor(); return d != "" && c.disks[d].gave() > 0 })
 	first := donor()
+	other := map[fsm.NodeID]fsm.NodeID{"db2": "db3", "db3": "db2"}[first]
+	c.ledBy(other)
 	lost := c.node(first)
 	lost.host.change(func() { lost.host.reachable = false })
 	lost.crash()
