@@ -71,6 +71,8 @@ type localLook struct {
 	state    serverState
 }
 
+func (l localLook) refuses() bool { return l.state == readOnly || l.state == noServer }
+
 // localWatch asks one server through its own socket, past every network fault, whether
 // it is read-only, over and over.
 type localWatch struct {
@@ -182,17 +184,27 @@ func (s *scenario) tryWrite(host string) error {
 // (here). Its read_only may come after the successor: until then no client reaches it.
 func (s *scenario) stayedReadOnly(w *localWatch, host, successor string) {
 	s.Helper()
+	// What cannotWrite met the looks may not have met yet: a server that was killed just now broke the one under way.
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	err := Await(ctx, "a look at "+host+" that finds it refuse", func(context.Context) (bool, string) {
+		looks := w.looks()
+		return len(looks) > 0 && looks[len(looks)-1].refuses(), fmt.Sprintf("%d looks", len(looks))
+	})
 	w.stop()
+	if err != nil {
+		s.Error(err)
+		return
+	}
 	var since, lastWritable time.Duration
 	for _, look := range w.looks() {
-		refuses := look.state == readOnly || look.state == noServer
 		switch {
 		case look.state == takesWrites && since > 0:
 			s.Errorf("%s was not writable at %v and was again in a look sent at %v", host, since-s.at, look.from-s.at)
 			return
 		case look.state == takesWrites:
 			lastWritable = look.from
-		case refuses && since == 0 && look.from >= s.at && lastWritable > 0:
+		case look.refuses() && since == 0 && look.from >= s.at && lastWritable > 0:
 			since = look.to
 		}
 	}
