@@ -95,3 +95,16 @@ func TestReceiverThatCannotBeStoppedIsLetOn(t *testing.T) {
 		t.Errorf("receiver runs %t, traffic passes %t", runs, passes)
 	}
 }
+
+// TestUnblockedConnectionsAreCut: one side of each was answered by a reset, and the other would wait at it.
+func TestUnblockedConnectionsAreCut(t *testing.T) {
+	u, o := awaited(t)
+	u.obeyed(o)
+	before := u.host.count("SeverPeer")
+	if err := u.execute(u.short(), u.action(fsm.ActUnblock)); err != nil {
+		t.Fatal(err)
+	}
+	if _, passes := u.receives(); !passes || u.host.count("SeverPeer") != before+1 {
+		t.Errorf("traffic passes %t, connections cut %d times, before %d", passes, u.host.count("SeverPeer"), before)
+	}
+}

@@ -12,12 +12,17 @@ import (
 // beat is a fixed answer to how long the next beat of a period is away.
 func beat(period time.Duration) time.Duration { return period - time.Millisecond }
 
-func TestAttention(t *testing.T) {
+// onThree is a process with three processors, asked for by a person if set says so.
+func onThree(t *testing.T, set string) *attention {
 	procs := runtime.GOMAXPROCS(0)
 	t.Cleanup(func() { runtime.GOMAXPROCS(procs) })
 	runtime.GOMAXPROCS(3)
-	t.Setenv("GOMAXPROCS", "")
-	a := newAttention(100*time.Millisecond, beat)
+	t.Setenv("GOMAXPROCS", set)
+	return newAttention(100*time.Millisecond, beat)
+}
+
+func TestAttention(t *testing.T) {
+	a := onThree(t, "")
 	looks := 0
 	a.look = func() { looks++ }
 	for _, step := range []struct {
@@ -41,11 +46,7 @@ func TestAttention(t *testing.T) {
 
 // TestAttentionLeavesProcessorsToWhoSetsThem: GOMAXPROCS is a person's decision.
 func TestAttentionLeavesProcessorsToWhoSetsThem(t *testing.T) {
-	procs := runtime.GOMAXPROCS(0)
-	t.Cleanup(func() { runtime.GOMAXPROCS(procs) })
-	runtime.GOMAXPROCS(3)
-	t.Setenv("GOMAXPROCS", "3")
-	a := newAttention(100*time.Millisecond, beat)
+	a := onThree(t, "3")
 	a.set(false)
 	if got := runtime.GOMAXPROCS(0); got != 3 {
 		t.Errorf("%d processors, 3 were asked for", got)

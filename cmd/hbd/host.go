@@ -21,11 +21,11 @@ type host struct {
 	database  *database
 	addresses *addresser
 	rebuilder *rebuilder
-	care      *attention
+	attention *attention
 }
 
 // openHost opens the parts. Nothing is changed on the host but the gate's tables, and no connection is needed yet.
-func openHost(c *config, log *slog.Logger, p priority, care *attention) (*host, error) {
+func openHost(c *config, log *slog.Logger, p priority, a *attention) (*host, error) {
 	files, err := openNote[serverFiles](filepath.Join(c.DataDir, "server-files.json"), "where the server keeps its files", log)
 	if err != nil {
 		return nil, err
@@ -34,7 +34,7 @@ func openHost(c *config, log *slog.Logger, p priority, care *attention) (*host, 
 	if err != nil {
 		return nil, err
 	}
-	h := &host{care: care}
+	h := &host{attention: a}
 	if h.server, err = mysqld.Open(mysqld.Config{
 		Dialect: c.Server.Dialect, Socket: c.Server.Socket, Host: c.Address, Port: c.Server.Port,
 		ManagerUser: c.Server.Manager.User, ManagerPassword: c.Server.Manager.password,
@@ -63,11 +63,11 @@ func (h *host) open(c *config, log *slog.Logger, p priority, files *identity.Dur
 	server := watched{h.server, files, channel, log}
 	if h.prober, err = probe.New(probe.Config{
 		Database: server, Process: h.service, Login: login,
-		Socket: c.Server.Socket, Pause: h.care.pause, HungAfter: c.Settings.HungAfter, Logger: log.With("part", "probe"),
+		Socket: c.Server.Socket, Pause: h.attention.pause, HungAfter: c.Settings.HungAfter, Logger: log.With("part", "probe"),
 	}); err != nil {
 		return err
 	}
-	h.care.look = h.prober.Kick
+	h.attention.look = h.prober.Kick
 	if h.addresses, err = newAddresser(c, log.With("part", "vip")); err != nil {
 		return fmt.Errorf("preparing the virtual addresses: %w", err)
 	}

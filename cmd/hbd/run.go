@@ -70,9 +70,9 @@ func (d *daemon) open(p priority) error {
 	cfg := d.clusterConfig()
 	if !c.isWitness() {
 		var err error
-		care := newAttention(c.Settings.Ping, cfg.UntilBeat)
-		cfg.OnAttention = care.set
-		if d.host, err = openHost(c, d.log, p, care); err != nil {
+		a := newAttention(c.Settings.Ping, cfg.UntilBeat)
+		cfg.OnAttention = a.set
+		if d.host, err = openHost(c, d.log, p, a); err != nil {
 			return err
 		}
 		cfg.Server, cfg.Prober, cfg.Database = c.Server.Dialect, d.host.prober, d.host.database
