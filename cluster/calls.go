@@ -27,7 +27,7 @@ type positionReply struct {
 	Contains bool   `json:"contains"`
 	Purged   string `json:"purged"`  // when no position was asked about: what it can send to nobody any more
 	Serving  uint64 `json:"serving"` // epoch this node serves, 0 when it does not
-	Barrier  uint64 `json:"barrier"` // epoch whose barrier this run of mysqld has written, acknowledged
+	Barrier  uint64 `json:"barrier"` // newest epoch whose barrier its data held before Position was read
 }
 
 // register lists every call a node answers.
@@ -156,13 +156,15 @@ func (n *Node) position(ctx context.Context, in positionRequest) (positionReply,
 	if n.cfg.Database == nil {
 		return positionReply{}, errors.New("a witness has no position")
 	}
-	p := n.promises.get()
-	pos, err := n.cfg.Database.Written(ctx)
-	if err != nil {
+	out := positionReply{Serving: n.observation().Serving}
+	var err error
+	// First: the position must hold what the barrier proves.
+	if out.Barrier, err = n.cfg.Database.LastEpoch(ctx); err != nil {
 		return positionReply{}, err
 	}
-	out := positionReply{Position: pos, Serving: n.observation().Serving}
-	out.Barrier = n.barrierOf(p, n.cfg.Prober.Server().Started)
+	if out.Position, err = n.cfg.Database.Written(ctx); err != nil {
+		return positionReply{}, err
+	}
 	if out.History, err = n.cfg.Database.History(ctx); err != nil {
 		return positionReply{}, err
 	}
@@ -175,7 +177,9 @@ func (n *Node) position(ctx context.Context, in positionRequest) (positionReply,
 	return out, err
 }
 
-// positionOf is where the primary of an epoch is, once it has written its barrier: before that it may still lack what an older epoch acknowledged.
+// positionOf is where the primary of an epoch is, once its data holds its barrier: before that it may still lack what an older epoch acknowledged,
+// after that it never does again. Which run of mysqld wrote it does not matter here: a primary restarted in place whose set is gone needs another
+// member to acknowledge the barrier of its new run, and this position is what makes one.
 func (n *Node) positionOf(ctx context.Context, id fsm.NodeID, epoch uint64) (string, error) {
 	out, err := n.askPosition(ctx, id, "")
 	if err == nil && out.Barrier != epoch {

@@ -108,7 +108,7 @@ func (h *host) FollowDelayed(ctx context.Context, address string, port uint16, s
 	return h.Follow(ctx, address, port, sync)
 }
 
-// Follow applies what it received before it leaves a source. What it has and the new source lacks would be lost, or split the history.
+// Follow applies what it received before it leaves a source, or goes on with that. What it has and the new source lacks would be lost, or split the history.
 func (h *host) Follow(ctx context.Context, address string, port uint16, sync bool) error {
 	if err := h.ask(ctx, "Follow"); err != nil {
 		return err
@@ -138,10 +138,12 @@ func (h *host) Follow(ctx context.Context, address string, port uint16, sync boo
 			h.w.breach("%s: follows %s at epoch %d, frozen for %d, quarantine %q", h.id, src.id, st.Epoch, h.frozen, p.Quarantine)
 		}
 	}
-	if h.stalled && len(h.relay) > 0 {
+	switch {
+	case h.stalled && len(h.relay) > 0 && !h.applying:
 		return errors.New("not drained")
+	case !h.stalled:
+		h.log, h.relay = append(h.log, h.relay...), nil
 	}
-	h.log, h.relay = append(h.log, h.relay...), nil
 	h.source, h.io, h.sql, h.ack, h.acks, h.mode = a, true, true, sync, 0, modeReadOnly
 	h.receiver++
 	return nil

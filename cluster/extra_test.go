@@ -68,6 +68,30 @@ func TestExtraIsNotNeeded(t *testing.T) {
 	}
 }
 
+// TestExtraIsDroppedAloneWhileItApplies: a server that asks for the extra while it still applies what it must hold drops the first and not the second.
+func TestExtraIsDroppedAloneWhileItApplies(t *testing.T) {
+	u := extraAt(t)
+	u.host.change(func() {
+		u.host.relay, u.host.log = slices.Clone(u.host.log[1:]), slices.Clone(u.host.log[:1])
+		u.host.stalled, u.host.applying = true, true
+	})
+	done := make(chan error, 1)
+	go func() { done <- u.execute(u.short(), u.action(fsm.ActStopFollow)) }()
+	await(t, "it waits for what it must hold", func() bool { return u.host.count("Drain") == 2 })
+	u.host.change(func() {
+		if received := place(slices.Concat(u.host.log, u.host.relay)); received != "0-1-3" {
+			t.Errorf("it has received up to %s, and not the extra", received)
+		}
+		u.host.log, u.host.relay = slices.Concat(u.host.log, u.host.relay[:1]), u.host.relay[1:]
+	})
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if place(u.host.log) != "0-1-2" || len(u.host.relay) != 0 || u.host.count("Discard") != 1 {
+		t.Errorf("it is at %s with %d received after %v", place(u.host.log), len(u.host.relay), u.host.made())
+	}
+}
+
 // TestExtraWithoutComparisonHasNoName: who did not receive from the old primary vouches for nothing, nor who has it for its source from an earlier
 // epoch: what came then may be of a branch that was cut since.
 func TestExtraWithoutComparisonHasNoName(t *testing.T) {

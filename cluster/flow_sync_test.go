@@ -126,6 +126,35 @@ func TestLastOfTwoGoesOnAlone(t *testing.T) {
 	c.nothingLost()
 }
 
+// TestRestartedPrimaryFindsAnotherMember: the only member is lost for good while the primary restarts in place. Its barrier waits for whoever
+// counts; the replica that has come back meanwhile is counted by where the primary is, though this run of mysqld has written no barrier yet.
+func TestRestartedPrimaryFindsAnotherMember(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 5, func(s *fsm.Settings) { hasty(s); s.SyncMinReplicas = 1 })
+	c.witnesses = []fsm.NodeID{"db4", "db5"}
+	c.w.clients(t)
+	c.bootstrap()
+	c.wrote()
+	c.ledBy("db4")
+	db1, db4 := c.node("db1"), c.node("db4")
+	c.node("db3").off()
+	c.awaitSet(db4, "db3 has left the set", 1, "db2")
+	c.wrote()
+	c.node("db2").off()
+	db1.host.change(db1.host.crash)
+	c.node("db3").on()
+	in := c.awaitIncident(db4, fsm.KindRestart)
+	if in.Outcome != fsm.OutcomeDone || in.Epoch != 1 || db1.host.count("Start") != 1 {
+		t.Errorf("incident %+v", in)
+	}
+	c.awaitSet(db4, "db3 is the set", 1, "db3")
+	c.wrote()
+	c.node("db2").on()
+	c.healthy("db1")
+	c.wrote()
+	c.nothingLost()
+}
+
 // TestSwitchoverIsChained: before the primary is asked to let go the third replicates from the candidate, and acknowledges there.
 func TestSwitchoverIsChained(t *testing.T) {
 	t.Parallel()

@@ -40,6 +40,7 @@ type host struct {
 	io, sql   bool
 	ack       bool // acknowledges as a replica
 	stalled   bool // executes nothing for now
+	applying  bool // its source can be changed while it applies, as MySQL's can
 	errant    bool // the test wrote something here that nobody else has
 	ackedBy   map[fsm.NodeID]uint64
 	pending   []uint64 // commits that wait for their acknowledgement, whether or not their client still does

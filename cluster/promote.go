@@ -105,11 +105,20 @@ func (n *Node) fetch(ctx context.Context, st fsm.State) error {
 	return n.dropExtra(ctx, from, st.Op.Position)
 }
 
-// dropExtra gives up what was fetched and is not applied, and perhaps cannot be: nothing may wait for it. There is none of it before all that this node
-// must hold is applied, because that is applied before the source is changed.
+// dropExtra gives up what was fetched and is not applied, and perhaps cannot be: nothing may wait for it. Nothing that this node must hold may go with it:
+// MySQL can be asking for the extra while it still applies what it received before.
 func (n *Node) dropExtra(ctx context.Context, from fsm.Member, position string) error {
-	if held, err := n.cfg.Database.Contains(ctx, position); err != nil || !held {
+	held, err := n.cfg.Database.Contains(ctx, position)
+	if err != nil {
 		return err
+	}
+	if sv := n.cfg.Prober.Look(ctx); !held && (sv.SourceHost != from.Address || sv.SourcePort != from.MySQLPort) {
+		return nil // it has not come to that
+	}
+	if !held {
+		if err := n.cfg.Database.Drain(ctx, position); err != nil {
+			return fmt.Errorf("applying what this node must hold, up to %s: %w", position, err)
+		}
 	}
 	addr, err := netip.ParseAddr(from.Address)
 	if err != nil {

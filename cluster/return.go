@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/highbase/highbase/fsm"
@@ -16,6 +17,9 @@ func (n *Node) follow(ctx context.Context, a fsm.Action, st fsm.State) error {
 	src, ok := st.Member(a.Target)
 	if !ok {
 		return fmt.Errorf("%s is not a member", a.Target)
+	}
+	if err := n.letPrimaryIn(src, st); err != nil {
+		return err
 	}
 	if err := n.standAside(ctx, a, st); err != nil {
 		return err
@@ -44,6 +48,26 @@ func (n *Node) follow(ctx context.Context, a fsm.Action, st fsm.State) error {
 		}
 	}
 	return n.repoint(ctx, a, src)
+}
+
+// letPrimaryIn lets a new primary's traffic pass that was kept out because it was the old one, too: it may have to catch up from here before it holds what
+// this node waits for. Nothing is received from it yet: a receiver that stands still is started only after the promise to follow.
+func (n *Node) letPrimaryIn(src fsm.Member, st fsm.State) error {
+	if src.ID != st.Primary || n.cfg.Prober.Server().IORunning {
+		return nil
+	}
+	blocked, err := n.blockedNodes()
+	if err != nil || !slices.Contains(blocked, src.ID) {
+		return err
+	}
+	addr, err := netip.ParseAddr(src.Address)
+	if err != nil {
+		return err
+	}
+	if err := n.cfg.Addresser.Unblock(addr); err != nil {
+		return fmt.Errorf("letting %s in, which is primary of epoch %d: %w", src.ID, st.Epoch, err)
+	}
+	return nil
 }
 
 const (

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/highbase/highbase/cluster/rpc"
 	"github.com/highbase/highbase/fsm"
@@ -300,5 +301,42 @@ func TestReplicaWaitsForAPrimaryThatStillApplies(t *testing.T) {
 	}
 	if got, want := h.made(), []string{"Freeze", "SeverPeer", "Unblock", "Follow"}; !slices.Equal(got, want) {
 		t.Errorf("it did %v, want %v", got, want)
+	}
+}
+
+// TestPrimaryThatWasKeptOutIsLetIn: what was the old primary for the freeze is chosen again, and is to catch up from this node before it serves. This
+// node waits until it has: kept out, it would never.
+func TestPrimaryThatWasKeptOutIsLetIn(t *testing.T) {
+	u := newUnitAs(t, "db3")
+	u.steady("db1")
+	u.follower("db1")
+	u.begin()
+	u.fencedAndPromoted("db2")
+	u.begin()
+	if _, err := u.obey(u.short(), u.order(fsm.OrderFreeze)); err != nil {
+		t.Fatal(err)
+	}
+	db2 := u.w.hosts["db2"]
+	blocks := func() (is bool) {
+		u.host.change(func() { is = u.host.blocked[db2.addr] })
+		return is
+	}
+	if !blocks() {
+		t.Fatal("the freeze did not keep the old primary out")
+	}
+	st := u.store.State()
+	u.apply(fsm.Command{Fence: &fsm.Fence{OpID: st.Op.ID, Epoch: st.Epoch, Evidence: fsm.Evidence{Kind: fsm.EvidenceLease, Node: "db2"}}})
+	answers := []fsm.Answer{{Node: "db2", Epoch: st.Epoch, Incarnation: "inc-db2", Received: "0-1-1"}, {Node: "db3", Epoch: st.Epoch, Incarnation: "inc-db3", Received: "0-1-2"}}
+	u.apply(fsm.Command{Promote: &fsm.Promote{OpID: st.Op.ID, Epoch: st.Epoch, To: "db2", Won: fsm.WonCount, Answers: answers, Position: "0-1-2", Fetch: "db3",
+		Members: []fsm.SyncMember{{Node: "db3", Incarnation: "inc-db3"}}, Acks: 1}})
+	u.positions("db2", 0)
+	u.host.change(func() { db2.log = slices.Clone(u.host.log[:1]) })
+	ctx, cancel := context.WithTimeout(u.short(), 100*time.Millisecond)
+	defer cancel()
+	if err := u.follow(ctx, u.towards(), u.store.State()); err == nil || !strings.Contains(err.Error(), "yet (it is at 0-1-1)") {
+		t.Errorf("error %v", err)
+	}
+	if p := u.host.promised(); blocks() || u.host.io || p.Followed >= 3 {
+		t.Errorf("keeps it out %t, receives %t, promised %+v", blocks(), u.host.io, p)
 	}
 }

@@ -94,13 +94,17 @@ func (s *Server) follows(st Status, src Source) bool {
 	return st.SourceHost == src.Host && st.SourcePort == src.Port && st.SourceByGTID && len(st.ChannelDrift) == 0 && !LoginRefused(st.IOErrno)
 }
 
-// drainAndRepoint leaves nothing received behind.
+// drainAndRepoint leaves nothing received behind. A server whose applier runs on through the change of source keeps its relay log: there is nothing
+// to wait for, and a replica that lags acknowledges to its new source at once.
 func (s *Server) drainAndRepoint(ctx context.Context, src Source, st Status, running bool) (FollowResult, error) {
 	if running {
 		if st.IORunning != ThreadNo {
 			if err := s.stopReceiver(ctx, src.Sever); err != nil {
 				return FollowResult{}, err
 			}
+		}
+		if st.SourceByGTID && s.dialect.repointsWhileApplying() {
+			return s.repoint(ctx, src)
 		}
 		frozen, err := s.Status(ctx)
 		if err != nil {

@@ -86,12 +86,46 @@ func TestHalfTakenUpLate(t *testing.T) {
 	})
 }
 
+// TestHalfReceivedThenRepointed: half of a transaction that its source never finished neither holds up the repoint nor leaves anything: what the new
+// source sends is applied, though it needs the rows that the half one locked.
+func TestHalfReceivedThenRepointed(t *testing.T) {
+	eachServer(t, func(t *testing.T, k *kind) {
+		for name, bytes := range map[string]int64{"rows": 3 << 20, "no row": 200 << 10} {
+			t.Run(name, func(t *testing.T) {
+				nodes := cluster(t, k, 3, false)
+				replica, next := nodes[1], nodes[2]
+				ctx := testContext(t)
+				before := halfReceivedBy(t, nodes[0], replica, bytes, func() {
+					next.must(next.Drain(ctx, nodes[0].status().Executed))
+					next.must(next.StopReplication(ctx))
+				})
+				began := time.Now()
+				_, err := replica.Follow(ctx, next.source())
+				replica.must(err)
+				next.lead(false)
+				next.sql("UPDATE app.t SET v='mine'")
+				next.must(next.insert(ctx, 2))
+				sameRows(t, next, replica)
+				t.Logf("repointed and equal after %v", time.Since(began))
+				if st := replica.status(); replica.count() != 4 || st.SQLErrno != 0 || st.Received != next.status().Executed {
+					t.Fatalf("%d rows, before %s, now %+v", replica.count(), before.Received, st)
+				}
+			})
+		}
+	})
+}
+
 // halfReceived gives a replica that holds only the first bytes of the last
 // transaction of its source, which is dead, and its status before that.
 func halfReceived(t *testing.T, k *kind, bytes int64) (replica *node, before Status) {
 	t.Helper()
 	nodes := cluster(t, k, 2, false)
-	source, replica := nodes[0], nodes[1]
+	return nodes[1], halfReceivedBy(t, nodes[0], nodes[1], bytes, func() {})
+}
+
+// halfReceivedBy does that to a replica of source, and something else before the transaction begins, once the replica has all before it.
+func halfReceivedBy(t *testing.T, source, replica *node, bytes int64, first func()) (before Status) {
+	t.Helper()
 	ctx := testContext(t)
 	source.must(source.insert(ctx, 2))
 	replica.must(replica.Drain(ctx, source.status().Executed))
@@ -100,6 +134,7 @@ func halfReceived(t *testing.T, k *kind, bytes int64) (replica *node, before Sta
 	replica.must(err)
 	replica.connected(false)
 	before = replica.status()
+	first()
 	values := strings.Repeat(",(REPEAT('x', 400000))", 30)
 	source.sql("INSERT INTO app.t (v) VALUES " + values[1:])
 	select {
@@ -107,14 +142,14 @@ func halfReceived(t *testing.T, k *kind, bytes int64) (replica *node, before Sta
 	case <-ctx.Done():
 		t.Fatal("the transaction did not come half through")
 	}
-	if k.dialect == "mysql" { // the applier is inside it, and holds its locks if rows came
+	if replica.dialect.stopsInHalf() { // the applier is inside it, and holds its locks if rows came
 		replica.eventually("applying half a transaction", func() bool {
 			open, err := rows(ctx, replica.boss, mysqlOpenAppliers)
 			return err == nil && len(open) > 0
 		})
 	}
 	source.must(source.service.Kill(ctx))
-	return replica, before
+	return before
 }
 
 func testHalfReceivedTransaction(t *testing.T, k *kind, bytes int64, atOnce bool) {

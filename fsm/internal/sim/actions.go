@@ -118,7 +118,7 @@ func (n *node) stopFollow() {
 	if v.waiting() > 0 {
 		return
 	}
-	n.takeExtra()
+	n.fetch()
 	if !n.holds() {
 		n.reportOnce("named primary without %s: has %s", n.state().Op.Position, v.position(len(v.log)))
 		return
@@ -126,23 +126,29 @@ func (n *node) stopFollow() {
 	v.hasReplication, v.leftover, v.source, v.replicaSync, v.syncSet = false, v.source, nil, false, false
 }
 
-// takeExtra takes over what a frozen replica outside the sync set received beyond this node, if that one can be reached: it is worth having, and not
-// waited for.
-func (n *node) takeExtra() {
+// fetch takes over from a frozen node what the log says: up to the position that this node must hold, which is waited for, or what a replica outside
+// the sync set received beyond it, which is worth having and not waited for.
+func (n *node) fetch() {
 	v, op := &n.sv, n.state().Op
-	if op == nil || op.Step != fsm.StepPromoted || op.Extra == "" || op.To != n.id {
+	if op == nil || op.Step != fsm.StepPromoted || op.Fetch == "" || op.To != n.id {
 		return
 	}
 	from := n.w.node(op.Fetch)
-	if more := from.sv.readable(); from.sv.up() && n.w.linked(n, from) && len(more) > len(v.log) {
-		if common(v.log, more) < len(v.log) {
-			n.w.fail("%s takes over from %s what is of another history: %d in common, had %d", n.id, from.id, common(v.log, more), len(v.log))
-		}
-		n.w.say(n, "takes over from %s up to %d, had %d", from.id, len(more), len(v.log))
-		n.w.res.Extras++
-		v.log = slices.Clone(more)
-		v.done = len(v.log)
+	more := from.sv.readable()
+	if !from.sv.up() || !n.w.linked(n, from) || from.sv.blocked[n] || len(more) <= len(v.log) {
+		return
 	}
+	if common(v.log, more) < len(v.log) {
+		n.w.fail("%s takes over from %s what is of another history: %d in common, had %d", n.id, from.id, common(v.log, more), len(v.log))
+	}
+	n.w.say(n, "takes over from %s up to %d, had %d", from.id, len(more), len(v.log))
+	if op.Extra != "" {
+		n.w.res.Extras++
+	} else {
+		n.w.res.Fetches++
+	}
+	v.log = slices.Clone(more)
+	v.done = len(v.log)
 }
 
 func (n *node) reportOnce(format string, args ...any) {
@@ -194,7 +200,7 @@ func (n *node) open(a fsm.Action) {
 	})
 }
 
-// follow drains, compares, and replicates from the primary. Nothing received is ever dropped on the way.
+// follow drains (MySQL applies on meanwhile), compares, and replicates from the primary. Nothing received is ever dropped on the way.
 func (n *node) follow(a fsm.Action) {
 	v, target := &n.sv, n.w.node(a.Target)
 	if !v.up() || target == nil || target == n {
@@ -210,7 +216,10 @@ func (n *node) follow(a fsm.Action) {
 	if v.hasReplication && v.source != target {
 		n.stopIO()
 	}
-	if v.hasReplication && v.waiting() > 0 || !target.sv.up() || !n.w.linked(n, target) {
+	if target.id == n.state().Primary && !v.io {
+		delete(v.blocked, target) // it may have to catch up from here
+	}
+	if v.hasReplication && v.waiting() > 0 && n.w.cfg.Server != string(gtid.MySQL) || !target.sv.up() || !n.w.linked(n, target) {
 		return
 	}
 	if common(v.log, target.sv.readable()) < len(v.log) {

@@ -227,7 +227,7 @@ func (n *node) seeWhoCatchesUp(l *leader) {
 		primary := n.w.node(s.Primary)
 		n.w.send(n, primary, func() {
 			v := &primary.sv
-			if !v.up() || v.hasReplication || primary.state().Epoch != c.epoch || primary.state().Primary != primary.id || !primary.barrierDone(c.epoch) {
+			if !v.up() || v.hasReplication || primary.state().Epoch != c.epoch || primary.state().Primary != primary.id || !v.holdsBarrier(c.epoch) && !n.w.cfg.Controls.SkipBarrier {
 				return
 			}
 			position := v.position(len(v.log))

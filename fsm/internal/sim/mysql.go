@@ -139,6 +139,11 @@ func (v *server) lastEpoch() uint64 {
 	return 0
 }
 
+// holdsBarrier tells whether the row of an epoch can be read here: by whichever run it was written, it is committed.
+func (v *server) holdsBarrier(epoch uint64) bool {
+	return slices.ContainsFunc(v.log[:v.done], func(t *tx) bool { return t.barrier == epoch })
+}
+
 func (v *server) write(barrier uint64) {
 	v.log = append(v.log, &tx{server: v.n.idx + 1, barrier: barrier})
 	if !v.sourceSync {

@@ -56,6 +56,7 @@ type Result struct {
 	Won        map[fsm.Won]int
 	Stranded   bool // healthy again, but with an unsettled epoch that lost too many incarnations to be decided without a human
 	Rewinds    int
+	Fetches    int // caught up from a frozen node that may not be promoted
 	Extras     int // taken over from replicas outside the sync set
 	Rebuilds   int
 	Rollbacks  int
