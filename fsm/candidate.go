@@ -289,14 +289,14 @@ func fetching(s State, able, all []Answer) (Choice, bool) {
 	return Choice{To: best.Node, Position: holder.Received, Won: WonCount, Fetch: holder.Node}, true
 }
 
-// preferred breaks ties among equally advanced candidates: who need not apply much before it may write, then priority, then the order of the ids.
+// preferred breaks ties among equally advanced candidates: who has less to apply before it may write, then priority, then the order of the ids.
 // There are no ties left. Whom an operator asked for comes first among them.
 func preferred(s State, a, b Answer) bool {
 	if s.Op != nil && s.Op.To != "" && s.Op.Step != StepPromoted && (a.Node == s.Op.To) != (b.Node == s.Op.To) {
 		return a.Node == s.Op.To
 	}
-	if lateA, lateB := lags(s, a.Unapplied), lags(s, b.Unapplied); lateA != lateB {
-		return lateB
+	if lateA, lateB := lateness(s, a.Unapplied), lateness(s, b.Unapplied); lateA != lateB {
+		return lateA < lateB
 	}
 	ma, _ := s.Member(a.Node)
 	mb, _ := s.Member(b.Node)

@@ -63,6 +63,12 @@ var picks = []pick{
 	{name: "equal: a little is no lag", make: prioritized, to: "db3", won: WonCount, answers: func(c *scene) []Answer {
 		return []Answer{c.answer("db2", "0-1-100"), with(c.answer("db3", "0-1-100"), func(a *Answer) { a.Unapplied = 20 })}
 	}},
+	{name: "both lag: who has less to apply", make: prioritized, to: "db2", won: WonCount, answers: func(c *scene) []Answer {
+		return []Answer{with(c.answer("db2", "0-1-100"), func(a *Answer) { a.Unapplied = 100 }), with(c.answer("db3", "0-1-100"), func(a *Answer) { a.Unapplied = 1000 })}
+	}},
+	{name: "both lag alike: the higher priority", make: prioritized, to: "db3", won: WonCount, answers: func(c *scene) []Answer {
+		return []Answer{with(c.answer("db2", "0-1-100"), func(a *Answer) { a.Unapplied = 981 }), with(c.answer("db3", "0-1-100"), func(a *Answer) { a.Unapplied = 1000 })}
+	}},
 	{name: "one that lags and holds more", make: fencedTakeover, to: "db3", won: WonCount, answers: func(c *scene) []Answer {
 		return []Answer{c.answer("db2", "0-1-99"), with(c.answer("db3", "0-1-100"), func(a *Answer) { a.Unapplied = 1000 })}
 	}},

@@ -239,7 +239,18 @@ func Unapplied(server, executed, received string) (uint64, error) {
 }
 
 // lags: to apply that many takes longer than clients should wait for.
-func lags(s State, unapplied uint64) bool { return unapplied > uint64(max(0, s.Settings.MaxUnapplied)) }
+func lags(s State, unapplied uint64) bool { return lateness(s, unapplied) > 0 }
+
+// lateness is how many times over what may be left to apply is left, 0 for who does not lag. Who differ by less are equally late.
+func lateness(s State, unapplied uint64) uint64 {
+	most := uint64(max(0, s.Settings.MaxUnapplied))
+	switch {
+	case most == 0 || unapplied == 0:
+		return unapplied
+	default:
+		return (unapplied - 1) / most
+	}
+}
 
 // otherReplica: with the old primary turned round there is always one, if it is alive.
 func otherReplica(s State, v View, to NodeID) bool {
