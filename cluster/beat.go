@@ -30,9 +30,42 @@ func untilBeat(at fsm.Instant, period time.Duration) time.Duration {
 
 // attend tells the rest of the process whether more goes on than service.
 func (n *Node) attend(st fsm.State, standing fsm.Standing) {
+	on := attentive(st, standing)
 	if n.cfg.OnAttention != nil {
-		n.cfg.OnAttention(attentive(st, standing))
+		n.cfg.OnAttention(on)
 	}
+	if n.calm.Swap(!on) && on {
+		n.peers.kickAll() // the next one may be far away
+	}
+}
+
+// turnPause is how long until the next look round at home. What changes is told at once, except that time goes by: a lease that ends is met.
+func (n *Node) turnPause(st fsm.State) time.Duration {
+	period := n.settings().Ping
+	if n.calm.Load() {
+		period *= calmTurns
+	}
+	pause := n.cfg.UntilBeat(period)
+	if left := n.holder.left(st.Epoch); left > 0 {
+		pause = min(pause, left+time.Millisecond)
+	}
+	return pause
+}
+
+// calmTurns is how many beats pass in plain service between two looks round at home.
+const calmTurns = 2
+
+// calmPings is how many beats pass in plain service between two pings of a peer that answers. What changes is told at once all the same, and one
+// that does not answer is tried at every beat.
+const calmPings = 2
+
+// pingPause is how long until the next ping of a peer that answered the last one, or did not. Settings that leave no room for fewer tries keep all.
+func (n *Node) pingPause(set fsm.Settings, answered bool) time.Duration {
+	period := set.Ping
+	if calm := calmPings * set.Ping; answered && n.calm.Load() && 3*calm <= set.FailAfter && 2*calm+set.FailAfter <= set.ReportMaxAge {
+		period = calm
+	}
+	return n.cfg.UntilBeat(period)
 }
 
 // attentive: an operation or a rebuild is under way somewhere, or this node is not where it belongs.

@@ -54,3 +54,59 @@ func TestAttentive(t *testing.T) {
 		}
 	}
 }
+
+// TestPingsAreFewerInPlainService: only where the settings leave room for as many tries before a peer counts as lost, and only to one that answers.
+func TestPingsAreFewerInPlainService(t *testing.T) {
+	u := newUnit(t)
+	for _, profile := range []string{"lan", "fast"} {
+		set, err := fsm.Profile(profile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		narrow, stale := set, set
+		narrow.FailAfter = 6*set.Ping - 1
+		stale.ReportMaxAge = 4*set.Ping + set.FailAfter - 1
+		for _, c := range []struct {
+			what     string
+			set      fsm.Settings
+			calm     bool
+			answered bool
+			want     time.Duration
+		}{
+			{"plain service", set, true, true, 2 * set.Ping},
+			{"something goes on", set, false, true, set.Ping},
+			{"it did not answer", set, true, false, set.Ping},
+			{"three tries would not fit", narrow, true, true, set.Ping},
+			{"reports would be too old", stale, true, true, set.Ping},
+		} {
+			u.calm.Store(c.calm)
+			longest := time.Duration(0)
+			for range 40 { // wherever between two beats it is asked
+				longest = max(longest, u.pingPause(c.set, c.answered))
+				wait(t.Context(), set.Ping/13)
+			}
+			if longest > c.want || longest <= c.want/2 {
+				t.Errorf("%s, %s: up to %v until the next ping, want up to %v", profile, c.what, longest, c.want)
+			}
+		}
+	}
+}
+
+// TestTurnMeetsTheEndOfALease, however far the next beat is.
+func TestTurnMeetsTheEndOfALease(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	u.calm.Store(true)
+	longest := time.Duration(0)
+	for range 40 {
+		longest = max(longest, u.turnPause(u.store.State()))
+		wait(t.Context(), u.settings().Ping/13)
+	}
+	if ping := u.settings().Ping; longest <= ping || longest > calmTurns*ping {
+		t.Errorf("without a lease up to %v until the next turn, a ping is every %v", longest, ping)
+	}
+	u.lease(5 * time.Millisecond)
+	if got := u.turnPause(u.store.State()); got > 6*time.Millisecond {
+		t.Errorf("%v until the next turn, and the lease ends in 5 ms", got)
+	}
+}

@@ -41,7 +41,7 @@ func (n *Node) followLoop(ctx context.Context) {
 		n.noteTurn(st, l, actions)
 		w.give(ctx, n.guards(ctx, actions))
 		n.attend(st, standing(st, n.cfg.Node, l))
-		timer.Reset(n.cfg.UntilBeat(n.settings().Ping))
+		timer.Reset(n.turnPause(st))
 	}
 }
 

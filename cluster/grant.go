@@ -8,7 +8,7 @@ import (
 )
 
 // grantor is the leader's side of the lease. It answers only after a quorum round that began after the request arrived; it grants nothing
-// before a round of its own term has succeeded, and nothing for an epoch whose end it has proposed.
+// before an entry of its own term is applied, and nothing for an epoch whose end it has proposed: what is applied here may lack that yet.
 type grantor struct {
 	n      *Node
 	mu     sync.Mutex
@@ -57,7 +57,7 @@ func (g *grantor) grant(ctx context.Context, req leaseRequest) leaseReply {
 	if why := g.refusal(req); why != "" {
 		return leaseReply{Refusal: why}
 	}
-	round, err := g.n.raft().VerifyQuorumRound(ctx)
+	term, err := g.n.raft().VerifyLeadership(ctx)
 	if err != nil {
 		return leaseReply{Refusal: "no quorum round: " + err.Error()}
 	}
@@ -65,7 +65,7 @@ func (g *grantor) grant(ctx context.Context, req leaseRequest) leaseReply {
 	// later leader counts from earlier than the round.
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.term != round.Term {
+	if g.term != term {
 		return leaseReply{Refusal: "leadership changed"}
 	}
 	if why := g.refusalLocked(req); why != "" {

@@ -108,7 +108,12 @@ func (l *leading) run(ctx context.Context) {
 		// Several rounds may be due at once: each commit makes the next decision possible.
 		for l.turn(ctx) {
 		}
-		timer.Reset(l.n.settings().Ping / 2)
+		// What changes wakes it; only the ages of what does not are looked for here.
+		if ping := l.n.settings().Ping; l.n.calm.Load() {
+			timer.Reset(l.n.cfg.UntilBeat(ping))
+		} else {
+			timer.Reset(ping / 2)
+		}
 	}
 }
 

@@ -43,6 +43,7 @@ type Node struct {
 	joinOnce   sync.Mutex
 	leading    atomic.Pointer[leading] // nil while this node does not lead
 	fresh      atomic.Bool             // a leader has confirmed that the applied state was recent
+	calm       atomic.Bool             // nothing goes on here but service
 	leaving    atomic.Bool             // hbd was asked to stop and is handing over
 	stopping   atomic.Bool             // it has given up the role: it never serves again
 	repointing atomic.Bool             // replication is being turned: what it is called meanwhile counts for nobody

@@ -77,7 +77,7 @@ func (n *Node) settings() fsm.Settings {
 	return n.cfg.Settings
 }
 
-// watch pings one peer until ctx ends: every Ping, and at once when kicked.
+// watch pings one peer until ctx ends: every Ping or nearly so, and at once when kicked.
 func (p *peers) watch(ctx context.Context, pe *peer) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -95,11 +95,17 @@ func (p *peers) watch(ctx context.Context, pe *peer) {
 		p.ping(ctx, pe, set)
 		direct.Wait()
 		if took := now() - begin; took < set.Ping {
-			timer.Reset(p.n.cfg.UntilBeat(set.Ping))
+			timer.Reset(p.n.pingPause(set, p.answers(pe)))
 		} else {
 			timer.Reset(set.Ping / 10) // it did not answer
 		}
 	}
+}
+
+func (p *peers) answers(pe *peer) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return pe.agentOK
 }
 
 func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) {

@@ -226,6 +226,7 @@ func (g *Gossip) create() (*memberlist.Memberlist, error) {
 	// A node that comes back with another address may take its name at once.
 	c.DeadNodeReclaimTime = time.Millisecond
 	c.RequireNodeNames = true
+	c.EnableCompression = false // messages of a few hundred bytes between neighbours
 	c.Events, c.Alive, c.Ping = g.events, g.events, g.events
 	c.LogOutput, c.Logger = nil, logger
 	list, err := memberlist.Create(c)

@@ -36,7 +36,7 @@ type Timing struct {
 	LeaderLease time.Duration
 	// CommitTimeout is how soon followers learn of a commit when nothing else is being replicated, at the
 	// price of an empty message per peer and interval. It may be long, because Apply and Barrier hint to
-	// followers right after each commit, and leases are renewed by entries of their own.
+	// followers right after each commit, and the watchdog commits an entry every Interval.
 	CommitTimeout time.Duration
 }
 
@@ -56,7 +56,7 @@ func LANTiming() Timing {
 
 // Watchdog configures the leader's watch over its own commits.
 type Watchdog struct {
-	// Interval is the time between two looks; a no-op is committed when no other round was. Each costs
+	// Interval is the time between two looks; a no-op is committed when no other round is under way. Each costs
 	// an fsync on every node. Default 500 ms.
 	Interval time.Duration
 	// Stall is how long no round may succeed before the leader gives up leadership; as long again until

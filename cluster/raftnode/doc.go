@@ -6,8 +6,9 @@
 //     old one are refused, so a wiped voter can confirm nothing it has forgotten.
 //   - Outcomes. A proposal was applied, or certainly was not (ErrNotLeader, ErrNotProposed), or nobody
 //     knows (ErrUnknownOutcome).
-//   - Rounds. VerifyQuorumRound proves leadership by a commit that was proposed after the call; see
-//     round.go for why nothing cheaper will do.
+//   - Rounds. VerifyQuorumRound proves leadership by a commit that was proposed after the call, and that
+//     the applied state is as new; VerifyLeadership proves the first alone, by a heartbeat sent after the
+//     call, without an fsync. The library's VerifyLeader proves less: see round.go.
 //   - Watchdog. A leader that keeps heartbeating but commits nothing (a hung disk, a leadership transfer
 //     that sticks: hashicorp/raft issue 696) gives leadership away, or reports itself stuck.
 //   - Healing. A peer that returns after a long absence gets its entries at once, not after the

@@ -21,7 +21,8 @@ type Node struct {
 	store     *store
 	stream    *stream
 	transport *transport
-	rounds    *rounds
+	rounds    *rounds // through the log
+	asks      *rounds // of questions
 	leaders   *leadership
 
 	ctx       context.Context
@@ -36,8 +37,8 @@ type Node struct {
 // process is about to exit anyway.
 const closeTimeout = 5 * time.Second
 
-// maxPooled is how many idle connections per peer are kept: one each for heartbeats, entries and votes.
-const maxPooled = 3
+// maxPooled is how many idle connections per peer are kept: one each for heartbeats, entries, votes and questions.
+const maxPooled = 4
 
 // Open starts the member kept in cfg.Dir. A member that was never bootstrapped nor added waits to hear
 // from a leader and does nothing else. ErrStoreWiped and ErrStoreIncomplete tell of a damaged store.
@@ -64,6 +65,7 @@ func Open(cfg Config) (*Node, error) {
 		MaxRPCsInFlight: 1,
 	}))
 	n.rounds = newRounds(cfg.Watchdog.Stall, n.proposeNoop)
+	n.asks = newRounds(cfg.Watchdog.Stall, n.askQuorum)
 	n.leaders = newLeadership()
 	if err := n.start(logger); err != nil {
 		cancel()
@@ -138,7 +140,7 @@ func (n *Node) Leader() (id ServerID, address string) {
 }
 
 // IsLeader reports whether this node believes that it leads. A leader that was paused believes so for a
-// moment after it wakes: only VerifyQuorumRound proves it.
+// moment after it wakes: only VerifyQuorumRound and VerifyLeadership prove it.
 func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
 
 // Term returns the term this node is in.
@@ -157,7 +159,7 @@ type Stats struct {
 	SinceLeader time.Duration
 	// Silent holds, on a leader, the members whose latest heartbeat was not answered.
 	Silent []ServerID
-	// Rounds counts the quorum rounds this node completed as leader.
+	// Rounds counts the quorum rounds through the log that this node completed as leader.
 	Rounds uint64
 }
 

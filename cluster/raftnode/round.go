@@ -20,16 +20,23 @@ type Round struct {
 // The library's VerifyLeader is no such round: it counts answers to heartbeats that were sent before the
 // call, and a lease extended on their strength may overlap with one granted by the successor.
 func (n *Node) VerifyQuorumRound(ctx context.Context) (Round, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		return Round{}, ErrNoDeadline
-	}
-	if n.ctx.Err() != nil {
-		return Round{}, ErrClosed
-	}
-	if !n.IsLeader() {
-		return Round{}, ErrNotLeader
+	if err := n.mayAsk(ctx); err != nil {
+		return Round{}, err
 	}
 	return n.rounds.wait(ctx)
+}
+
+func (n *Node) mayAsk(ctx context.Context) error {
+	if _, ok := ctx.Deadline(); !ok {
+		return ErrNoDeadline
+	}
+	if n.ctx.Err() != nil {
+		return ErrClosed
+	}
+	if !n.IsLeader() {
+		return ErrNotLeader
+	}
+	return nil
 }
 
 // rounds batches callers: one round is in flight, and everybody who arrives meanwhile shares the next

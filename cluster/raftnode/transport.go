@@ -13,7 +13,7 @@ import (
 // wait has become pointless: leadership ended, the peer was removed, or the node closes.
 var errParked = errors.New("peer stayed silent")
 
-// transport is the library's TCP transport with three changes.
+// transport is the library's TCP transport with four changes.
 //
 // It tells Dial which server is meant, not only where (joinTarget).
 //
@@ -22,7 +22,9 @@ var errParked = errors.New("peer stayed silent")
 // get its first entry up to 10 s after its return: long enough to fail a second time. Heartbeats back
 // off by half their timeout at most; they run in a goroutine of their own and so tell when to go on.
 //
-// And it hints to followers what is committed as soon as it is (took).
+// It hints to followers what is committed as soon as it is (took).
+//
+// And it asks voters whether they are still in this leader's term (ask).
 type transport struct {
 	*raft.NetworkTransport
 
@@ -31,6 +33,8 @@ type transport struct {
 	// followers and commit are for the hints: see took.
 	followers map[raft.ServerID]*follower
 	commit    uint64
+	// claim is for VerifyLeadership.
+	claim claim
 	// era is closed and replaced when leadership ends, which ends every wait.
 	era    chan struct{}
 	closed bool
@@ -40,6 +44,8 @@ type transport struct {
 type peerLink struct {
 	answered    bool
 	lastAttempt time.Time
+	// asking is a question of ours under way, nil if there is none.
+	asking *struct{ _ byte }
 	// back is closed when the peer answers again; nil while it answers.
 	back chan struct{}
 }
@@ -67,7 +73,7 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args 
 		}
 		return err
 	}
-	t.attempt(id)
+	t.attempt(id, args)
 	err := t.NetworkTransport.AppendEntries(id, joinTarget(id, to), args, resp)
 	t.outcome(id, err)
 	return err
@@ -142,9 +148,10 @@ func (t *transport) release() {
 	}
 }
 
-func (t *transport) attempt(id raft.ServerID) {
+func (t *transport) attempt(id raft.ServerID, heartbeat *raft.AppendEntriesRequest) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.claims(heartbeat)
 	p := t.peers[id]
 	if p == nil {
 		// Nothing is known yet: the first entries need not wait for the first heartbeat.
@@ -164,6 +171,7 @@ func (t *transport) outcome(id raft.ServerID, err error) {
 	p.answered = err == nil
 	switch {
 	case err == nil:
+		p.asking = nil // what hangs all the same is on a connection that is dead
 		if p.back != nil {
 			close(p.back)
 			p.back = nil

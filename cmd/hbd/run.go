@@ -61,6 +61,7 @@ func (d *daemon) run(signals <-chan os.Signal) error {
 // open makes everything that runs, in the order in which the parts need each other.
 func (d *daemon) open(p priority) error {
 	c := d.cfg
+	collectLess()
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
 		return fmt.Errorf("making the data directory: %w", err)
 	}

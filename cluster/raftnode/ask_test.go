@@ -1,0 +1,117 @@
+package raftnode
+
+import (
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// TestQuestionWritesNothing: leadership is proved while nobody's disk takes a write, through which the log could prove nothing.
+func TestQuestionWritesNothing(t *testing.T) {
+	disks := map[string]*hangingDisk{}
+	_, ms := group(t, 3, func(c *Config) {
+		d := &hangingDisk{}
+		disks[c.Node] = d
+		c.wrapLogs = func(s raft.LogStore) raft.LogStore {
+			d.LogStore = s
+			return d
+		}
+		c.Watchdog.Stall = time.Minute
+	})
+	l := leader(t, ms)
+	eventually(t, "a heartbeat of this term", func() bool { c, ok := l.transport.claimed(); return ok && c.term == l.Term() })
+	for _, d := range disks {
+		release := d.hang()
+		defer release()
+	}
+	before := l.Stats().LastIndex
+	for range 20 {
+		if term, err := l.VerifyLeadership(within(t, patience)); err != nil || term != l.Term() {
+			t.Fatalf("term %d, %v; leads in %d", term, err, l.Term())
+		}
+	}
+	if _, err := l.VerifyQuorumRound(within(t, 300*time.Millisecond)); err == nil || l.Stats().LastIndex != before {
+		t.Errorf("the disks take writes: %v, index %d after %d", err, l.Stats().LastIndex, before)
+	}
+}
+
+// TestDeposedLeaderIsToldSo: as soon as a quorum is in a later term no question proves anything, whether or not the old leader has heard. The library's
+// own VerifyLeader may still say yes for as long as it credits answers to what was sent before.
+func TestDeposedLeaderIsToldSo(t *testing.T) {
+	w, ms := group(t, 3, func(c *Config) { c.Timing.LeaderLease = c.Timing.Heartbeat })
+	old := leader(t, ms)
+	term, err := old.VerifyLeadership(within(t, 5*time.Second))
+	if err != nil {
+		t.Fatalf("positive control: %v", err)
+	}
+	w.setCut(old.cfg.Node, true)
+	for old.IsLeader() {
+		if term, err := old.VerifyLeadership(within(t, 50*time.Millisecond)); err == nil {
+			t.Fatalf("alone it proved that it leads in term %d", term)
+		}
+	}
+	rest := others(ms, old)
+	apply(t, rest, "kept")
+	w.setCut(old.cfg.Node, false)
+	// What the old leader would ask, if it had not noticed: the others are in a later term.
+	answers := make(chan bool, 2)
+	for _, m := range rest {
+		eventually(t, "a way to "+m.cfg.Node, func() bool {
+			old.transport.attempt(raft.ServerID(m.ID()), &raft.AppendEntriesRequest{})
+			return old.transport.ask(Server{ID: m.ID(), Address: m.Address()}, claim{leader: []byte(old.Address()), term: term}, answers)
+		})
+		if <-answers {
+			t.Errorf("%s takes a heartbeat of term %d", m.cfg.Node, term)
+		}
+	}
+	if next := leader(t, ms); next.Term() <= term {
+		t.Errorf("term %d after %d", next.Term(), term)
+	}
+}
+
+// TestNonVotersAnswerForNobody: with the other voters gone, the answer of a member that has no vote makes no quorum.
+func TestNonVotersAnswerForNobody(t *testing.T) {
+	w, ms := group(t, 3, func(c *Config) { c.Timing.LeaderLease = c.Timing.Heartbeat })
+	extra := start(t, w, testConfig(t, w, "db4"))
+	l := leader(t, ms)
+	if err := l.AddServer(within(t, patience), Server{ID: extra.ID(), Address: extra.Address()}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the fourth to answer", func() bool { return l.transport.answering(extra.ID()) })
+	for _, m := range others(ms, l) {
+		w.setCut(m.cfg.Node, true)
+	}
+	for l.IsLeader() {
+		if term, err := l.VerifyLeadership(within(t, 50*time.Millisecond)); err == nil {
+			t.Fatalf("a member without a vote proved leadership in term %d", term)
+		}
+	}
+}
+
+// TestQuestionThatHangsIsAskedAgain once the peer answers heartbeats: the one before is on a connection that is dead.
+func TestQuestionThatHangsIsAskedAgain(t *testing.T) {
+	w, ms := group(t, 3, nil)
+	l := leader(t, ms)
+	peer := others(ms, l)[0]
+	to := Server{ID: peer.ID(), Address: peer.Address()}
+	answers := make(chan bool, 100)
+	ask := func() bool {
+		c, _ := l.transport.claimed()
+		return l.transport.ask(to, c, answers)
+	}
+	eventually(t, "an answer", func() bool { return ask() && <-answers })
+	w.setCut(peer.cfg.Node, true)
+	eventually(t, "the peer to fall silent", func() bool { return !l.transport.answering(peer.ID()) })
+	eventually(t, "a question that hangs", func() bool { return ask() && !ask() })
+	w.setCut(peer.cfg.Node, false)
+	eventually(t, "an answer to a later one", func() bool {
+		ask()
+		select {
+		case yes := <-answers:
+			return yes
+		default:
+			return false
+		}
+	})
+}
