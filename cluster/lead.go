@@ -33,6 +33,7 @@ type leading struct {
 	phases     []fsm.PhaseTime
 	inFlight   map[orderKey]bool
 	catching   map[fsm.NodeID]catching
+	chain      map[fsm.NodeID]chaining
 	verdicts   []fsm.Verdict
 	moved      fsm.Instant                // last try to hand leadership away
 	unable     map[fsm.NodeID]fsm.Instant // since when a member of the sync set cannot acknowledge
@@ -57,6 +58,12 @@ type orderKey struct {
 	index uint64
 }
 
+// chaining follows a replica of a candidate until it has received what the candidate had after it was seen connected.
+type chaining struct {
+	since  fsm.Instant
+	target string
+}
+
 // catching follows one incarnation until it holds what the primary had after the incarnation was first seen.
 type catching struct {
 	incarnation string
@@ -79,7 +86,7 @@ func (n *Node) leadership(isLeader bool, term uint64) {
 	n.stats.tookOffice()
 	ctx, cancel := context.WithCancel(n.ctx)
 	l := &leading{n: n, term: term, wake: make(chan struct{}, 1), asks: make(chan asking), cancel: cancel, done: make(chan struct{}),
-		inFlight: map[orderKey]bool{}, catching: map[fsm.NodeID]catching{}, unable: map[fsm.NodeID]fsm.Instant{}}
+		inFlight: map[orderKey]bool{}, catching: map[fsm.NodeID]catching{}, chain: map[fsm.NodeID]chaining{}, unable: map[fsm.NodeID]fsm.Instant{}}
 	n.leading.Store(l)
 	go func() {
 		defer close(l.done)
@@ -140,7 +147,7 @@ func (l *leading) takeOffice(ctx context.Context) bool {
 // turn decides once. It reports whether something was committed, so that another turn is due.
 func (l *leading) turn(ctx context.Context) bool {
 	st := l.n.store.State()
-	v := l.ageSet(st, fsm.Classify(st, l.view(st)))
+	v := l.tryChain(st, l.ageSet(st, fsm.Classify(st, l.view(st))))
 	d := fsm.Decide(st, v)
 	l.report(d)
 	for _, o := range d.Orders {
@@ -214,6 +221,34 @@ func (l *leading) ageSet(st fsm.State, v fsm.View) fsm.View {
 		l.change, l.changed = index, v.Now
 	}
 	v.ChangeSince = l.changed
+	return v
+}
+
+// tryChain marks which of those chained to a candidate have not shown yet that anything reaches them from there: the pause would wait for it.
+func (l *leading) tryChain(st fsm.State, v fsm.View) fsm.View {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if st.Op == nil || st.Op.Step != fsm.StepChained {
+		clear(l.chain)
+		return v
+	}
+	candidate := v.Node(st.Op.To)
+	for i := range v.Nodes {
+		n := &v.Nodes[i]
+		if !fsm.Below(st, *n, st.Op.To) {
+			delete(l.chain, n.ID)
+			continue
+		}
+		c, seen := l.chain[n.ID]
+		if !seen {
+			c.since = v.Now
+		}
+		if c.target == "" && candidate.At > c.since {
+			c.target = candidate.Obs.Server.Executed
+		}
+		l.chain[n.ID] = c
+		n.Untried = c.target == "" || !fsm.Holds(st.Server, n.Obs.Server.Received, c.target)
+	}
 	return v
 }
 

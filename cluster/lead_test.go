@@ -17,7 +17,7 @@ import (
 // leadsOver gives the unit a leadership that decides nothing by itself, and its picture of the present state.
 func leadsOver(u *unit) *leading {
 	l := &leading{n: u.Node, wake: make(chan struct{}, 1), cancel: func() {}, done: make(chan struct{}),
-		inFlight: map[orderKey]bool{}, catching: map[fsm.NodeID]catching{}}
+		inFlight: map[orderKey]bool{}, catching: map[fsm.NodeID]catching{}, chain: map[fsm.NodeID]chaining{}}
 	l.view(u.store.State())
 	return l
 }
@@ -325,5 +325,49 @@ func TestStrangersAreNotHeard(t *testing.T) {
 	u.joined.Store(nil)
 	if err := u.authorize(rpc.Handshake{From: "db1", FromInstance: u.instance}); !errors.Is(err, errNotMember) {
 		t.Errorf("without a cluster: %v", err)
+	}
+}
+
+// TestChainIsTried: a replica that is connected to the candidate counts as chained once it has received what the candidate had afterwards. What the
+// candidate had before it may have received from the old primary.
+func TestChainIsTried(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	u.apply(fsm.Command{Switchover: &fsm.Switchover{Kind: fsm.KindSwitchover, Epoch: 1, From: "db1", To: "db2", Cause: "test"}})
+	u.leaves("db3")
+	u.chain()
+	l := leadsOver(u)
+	to, _ := u.store.State().Member("db2")
+	seq := uint64(0)
+	says := func(id fsm.NodeID, sv fsm.ServerStatus) {
+		seq++
+		sv.State = fsm.ServerUp
+		u.peers.received(id, fsm.Observation{Node: id, Run: "r", Sequence: seq, Epoch: 1, Server: sv})
+	}
+	untried := func() bool {
+		st := u.store.State()
+		return l.tryChain(st, l.view(st)).Node("db3").Untried
+	}
+	third := fsm.ServerStatus{SourceHost: to.Address, SourcePort: to.MySQLPort, IORunning: true, SQLRunning: true, ReplicaSync: true, Received: "0-1-5"}
+	says("db2", fsm.ServerStatus{Executed: "0-1-5"})
+	says("db3", third)
+	if !untried() {
+		t.Error("tried by what the candidate had before")
+	}
+	says("db2", fsm.ServerStatus{Executed: "0-1-6"})
+	if !untried() {
+		t.Error("tried by what it has not received")
+	}
+	third.IOConnecting = true
+	says("db3", third)
+	untried()
+	third.IOConnecting, third.Received = false, "0-1-6"
+	says("db3", third)
+	if !untried() {
+		t.Error("connected anew it is tried by what it was asked before")
+	}
+	says("db2", fsm.ServerStatus{Executed: "0-1-6"})
+	if untried() {
+		t.Error("it has received what the candidate has, and is not tried")
 	}
 }

@@ -62,6 +62,11 @@ var chainCases = []ruleCase{
 	{code: "switchover.chain", name: "it does not yet", acts: true, commands: []string{}, verdict: "switchover.chain", make: chainedTo},
 	{code: "switchover.chain", name: "it replicates from the old primary", acts: true, commands: []string{}, verdict: "switchover.chain", make: edited(chainedTo, func(_ *testing.T, c *scene) { c.replicates("db1", "db3") })},
 	{code: "switchover.chain", name: "it is not connected yet", acts: true, commands: []string{}, verdict: "switchover.chain", make: edited(connectedTo, func(_ *testing.T, c *scene) { c.obs["db3"].Server.IOConnecting = true })},
+	{code: "switchover.chain", name: "nothing has come over its new connection yet", acts: true, commands: []string{}, verdict: "switchover.chain", make: edited(connectedTo, func(_ *testing.T, c *scene) { c.untried = "db3" })},
+	{code: "switchover.chain", name: "nothing comes over it, and it is waited for no longer", acts: true, commands: []string{"release"}, make: edited(connectedTo, func(_ *testing.T, c *scene) {
+		c.untried = "db3"
+		c.wait(c.s.Settings.PrepareTimeout / 2)
+	})},
 	{code: "switchover.chain", name: "it does not acknowledge yet", acts: true, commands: []string{}, verdict: "switchover.chain", make: edited(connectedTo, func(_ *testing.T, c *scene) { c.obs["db3"].Server.ReplicaSync = false })},
 	{code: "switchover.chain", name: "it is waited for almost as long as may be", acts: true, commands: []string{}, make: edited(chainedTo, func(_ *testing.T, c *scene) { c.wait(c.s.Settings.PrepareTimeout/2 - 1) })},
 	{code: "switchover.chain", name: "it is waited for no longer", acts: true, commands: []string{"release"}, make: edited(chainedTo, func(_ *testing.T, c *scene) { c.wait(c.s.Settings.PrepareTimeout / 2) })},

@@ -70,11 +70,16 @@ func (d *deciding) chained() {
 	s := d.s
 	for _, id := range d.others() {
 		n := d.v.Node(id)
-		if s.OutsideSince(id) == 0 || d.follows(n, s.Op.To) && n.Obs.Server.ReplicaSync {
+		below := Below(s, n, s.Op.To)
+		if s.OutsideSince(id) == 0 || below && !n.Untried {
 			continue
 		}
 		if d.v.Now-d.v.StepSince < s.Settings.PrepareTimeout/2 {
-			d.say("switchover.chain", id, false, "it does not replicate from %s yet: %s", s.Op.To, orNone(n.Obs.Reason))
+			if below {
+				d.say("switchover.chain", id, false, "it is connected to %s, and nothing has come over that yet", s.Op.To)
+			} else {
+				d.say("switchover.chain", id, false, "it does not replicate from %s yet: %s", s.Op.To, orNone(n.Obs.Reason))
+			}
 			return
 		}
 	}
@@ -107,9 +112,14 @@ func (d *deciding) others() []NodeID {
 	return out
 }
 
-// follows tells whether a node reports to replicate from another, connected.
-func (d *deciding) follows(n NodeView, source NodeID) bool {
-	m, ok := d.s.Member(source)
+// Below tells whether a node reports to replicate from another, connected and with acknowledgements.
+func Below(s State, n NodeView, source NodeID) bool {
+	return replicatesFrom(s, n, source) && n.Obs.Server.ReplicaSync
+}
+
+// replicatesFrom tells whether a node reports to replicate from another, connected.
+func replicatesFrom(s State, n NodeView, source NodeID) bool {
+	m, ok := s.Member(source)
 	sv := n.Obs.Server
 	return ok && sv.SourceHost == m.Address && sv.SourcePort == m.MySQLPort && sv.IORunning && !sv.IOConnecting && sv.SQLRunning
 }
@@ -149,7 +159,7 @@ func (d *deciding) switchedSet() []SyncMember {
 	s := d.s
 	var out []SyncMember
 	for _, id := range s.DataNodes() {
-		if n := d.v.Node(id); s.chained(id) && CannotAck(s, d.v, id) == "" && d.follows(n, s.Op.To) && len(out) < s.setLimit()-1 {
+		if n := d.v.Node(id); s.chained(id) && CannotAck(s, d.v, id) == "" && replicatesFrom(s, n, s.Op.To) && len(out) < s.setLimit()-1 {
 			out = append(out, SyncMember{Node: id, Incarnation: n.Obs.Incarnation})
 		}
 	}

@@ -141,6 +141,9 @@ type NodeView struct {
 	Lost      bool // a quorum failed to reach both
 	// UnableSince is since when it cannot acknowledge as a member of the sync set (CannotAck), on the leader's clock; 0 when it can or is none.
 	UnableSince Instant
+	// Untried: chained to the candidate of a switchover, and what that had afterwards has not arrived yet. A source looks through its binary log for
+	// where to begin, and sends nothing meanwhile.
+	Untried bool
 }
 
 // View is the leader's picture: what arrived, stamped on arrival. It begins empty with each leadership.

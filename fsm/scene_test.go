@@ -26,6 +26,7 @@ type scene struct {
 	release     *Answer
 	reached     bool
 	caughtUp    []SyncMember
+	untried     NodeID        // chained, and nothing has come over that yet
 	idle        time.Duration // how long the primary has said that it does not serve
 	last        Decision
 	unable      map[NodeID]Instant // since when a member cannot acknowledge
@@ -203,7 +204,7 @@ func (c *scene) view() View {
 		case c.unable[n.ID] == 0:
 			c.unable[n.ID] = c.now
 		}
-		n.UnableSince = c.unable[n.ID]
+		n.UnableSince, n.Untried = c.unable[n.ID], n.ID == c.untried
 	}
 	if c.s.Change == nil || c.s.Change.Index != c.changeIndex {
 		c.changeIndex, c.changeSince = 0, c.now
