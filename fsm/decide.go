@@ -148,8 +148,11 @@ func (d *deciding) failIdle() {
 	d.begin(KindFailover, "primary.not-serving", "the primary does not serve: "+orNone(d.v.Node(d.s.Primary).Obs.Reason), "")
 }
 
+// placementPause is how long a leader stays on a new primary's host: the clients come back first.
+const placementPause = 500 * time.Millisecond
+
 func leaderMisplaced(d *deciding) bool {
-	return d.s.Op == nil && d.s.Phase == PhaseSteady && d.s.Primary == d.v.Self && len(d.s.Members) > 1
+	return d.s.Op == nil && d.s.Phase == PhaseSteady && d.s.Primary == d.v.Self && len(d.s.Members) > 1 && d.v.Now-d.v.StepSince >= placementPause
 }
 
 func (d *deciding) transfer() {

@@ -265,7 +265,11 @@ var operationCases = []ruleCase{
 		return c
 	}},
 
-	{code: "leader.placement", name: "leader on the primary's host", acts: true, make: bent(func(_ *testing.T, c *scene) { c.self = "db1" })},
+	{code: "leader.placement", name: "leader on the primary's host", acts: true, make: bent(func(_ *testing.T, c *scene) {
+		c.self = "db1"
+		c.wait(placementPause)
+	})},
+	{code: "leader.placement", name: "leader on the host of a primary that has just begun to serve", make: bent(func(_ *testing.T, c *scene) { c.self = "db1" })},
 	{code: "leader.placement", name: "leader elsewhere", make: func(t *testing.T) *scene { return steady(t) }},
 	{code: "leader.placement", name: "an operation runs", make: func(t *testing.T) *scene {
 		c := switching(t)
@@ -366,6 +370,7 @@ func TestTransferGoesToAHealthyNode(t *testing.T) {
 	c := steady(t)
 	c.self = "db1"
 	c.lose("db2")
+	c.wait(placementPause)
 	if d := c.decide(); d.Transfer != "db3" {
 		t.Errorf("leadership goes to %q, want db3", d.Transfer)
 	}
