@@ -85,8 +85,8 @@ func Profile(name string) (Settings, error) {
 		return s, nil
 	case "fast":
 		s.Profile = "fast"
-		s.Lease, s.Renew, s.RenewLimit = 800*time.Millisecond, 100*time.Millisecond, 300*time.Millisecond
-		s.Election = 560 * time.Millisecond
+		s.Lease, s.Renew, s.RenewLimit = 540*time.Millisecond, 60*time.Millisecond, 200*time.Millisecond
+		s.Election = 420 * time.Millisecond
 		s.Guard = 30 * time.Millisecond
 		s.Ping, s.FailAfter, s.AgentGrace = 50*time.Millisecond, 300*time.Millisecond, 200*time.Millisecond
 		s.HungAfter, s.ReportMaxAge = 1500*time.Millisecond, 800*time.Millisecond
