@@ -58,12 +58,6 @@ type orderKey struct {
 	index uint64
 }
 
-// chaining follows a replica of a candidate until it has received what the candidate had after it was seen connected.
-type chaining struct {
-	since  fsm.Instant
-	target string
-}
-
 // catching follows one incarnation until it holds what the primary had after the incarnation was first seen.
 type catching struct {
 	incarnation string
@@ -221,34 +215,6 @@ func (l *leading) ageSet(st fsm.State, v fsm.View) fsm.View {
 		l.change, l.changed = index, v.Now
 	}
 	v.ChangeSince = l.changed
-	return v
-}
-
-// tryChain marks which of those chained to a candidate have not shown yet that anything reaches them from there: the pause would wait for it.
-func (l *leading) tryChain(st fsm.State, v fsm.View) fsm.View {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if st.Op == nil || st.Op.Step != fsm.StepChained {
-		clear(l.chain)
-		return v
-	}
-	candidate := v.Node(st.Op.To)
-	for i := range v.Nodes {
-		n := &v.Nodes[i]
-		if !fsm.Below(st, *n, st.Op.To) {
-			delete(l.chain, n.ID)
-			continue
-		}
-		c, seen := l.chain[n.ID]
-		if !seen {
-			c.since = v.Now
-		}
-		if c.target == "" && candidate.At > c.since {
-			c.target = candidate.Obs.Server.Executed
-		}
-		l.chain[n.ID] = c
-		n.Untried = c.target == "" || !fsm.Holds(st.Server, n.Obs.Server.Received, c.target)
-	}
 	return v
 }
 

@@ -9,16 +9,7 @@ import (
 
 // TestQuestionWritesNothing: leadership is proved while nobody's disk takes a write, through which the log could prove nothing.
 func TestQuestionWritesNothing(t *testing.T) {
-	disks := map[string]*hangingDisk{}
-	_, ms := group(t, 3, func(c *Config) {
-		d := &hangingDisk{}
-		disks[c.Node] = d
-		c.wrapLogs = func(s raft.LogStore) raft.LogStore {
-			d.LogStore = s
-			return d
-		}
-		c.Watchdog.Stall = time.Minute
-	})
+	disks, ms := groupOnDisks(t, func(c *Config) { c.Watchdog.Stall = time.Minute })
 	l := leader(t, ms)
 	eventually(t, "a heartbeat of this term", func() bool { c, ok := l.transport.claimed(); return ok && c.term == l.Term() })
 	for _, d := range disks {

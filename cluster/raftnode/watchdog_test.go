@@ -48,9 +48,9 @@ func (d *hangingDisk) StoreLogs(l []*raft.Log) error {
 	return d.LogStore.StoreLogs(l)
 }
 
-// TestLeaderWithAHungDiskReportsItself also shows why: until it goes, its heartbeats keep the others
-// from electing anybody.
-func TestLeaderWithAHungDiskReportsItself(t *testing.T) {
+// groupOnDisks is a group of three whose disks can be made to hang, by node.
+func groupOnDisks(t *testing.T, change func(*Config)) (map[string]*hangingDisk, []*member) {
+	t.Helper()
 	disks := map[string]*hangingDisk{}
 	_, ms := group(t, 3, func(c *Config) {
 		d := &hangingDisk{}
@@ -59,7 +59,17 @@ func TestLeaderWithAHungDiskReportsItself(t *testing.T) {
 			d.LogStore = s
 			return d
 		}
+		if change != nil {
+			change(c)
+		}
 	})
+	return disks, ms
+}
+
+// TestLeaderWithAHungDiskReportsItself also shows why: until it goes, its heartbeats keep the others
+// from electing anybody.
+func TestLeaderWithAHungDiskReportsItself(t *testing.T) {
+	disks, ms := groupOnDisks(t, nil)
 	l := leader(t, ms)
 	rest := others(ms, l)
 	term := l.Term()
