@@ -55,14 +55,14 @@ func (n *Node) turnPause(st fsm.State) time.Duration {
 // calmTurns is how many beats pass in plain service between two looks round at home.
 const calmTurns = 2
 
-// calmPings is how many beats pass in plain service between two pings of a peer that answers. What changes is told at once all the same, and one
-// that does not answer is tried at every beat.
+// calmPings is how many beats pass in plain service between two pings of a peer. What changes at home is told at once all the same, and when one of
+// them does not answer all are pinged at every beat.
 const calmPings = 2
 
-// pingPause is how long until the next ping of a peer that answered the last one, or did not. Settings that leave no room for fewer tries keep all.
-func (n *Node) pingPause(set fsm.Settings, answered bool) time.Duration {
+// pingPause is how long until the next ping of a peer, when all have answered the last one or not. Settings that leave no room for fewer tries keep all.
+func (n *Node) pingPause(set fsm.Settings, allAnswer bool) time.Duration {
 	period := set.Ping
-	if calm := calmPings * set.Ping; answered && n.calm.Load() && 3*calm <= set.FailAfter && 2*calm+set.FailAfter <= set.ReportMaxAge {
+	if calm := calmPings * set.Ping; allAnswer && n.calm.Load() && 3*calm <= set.FailAfter && 2*calm+set.FailAfter <= set.ReportMaxAge {
 		period = calm
 	}
 	return n.cfg.UntilBeat(period)

@@ -144,7 +144,7 @@ func TestRestartedPrimaryFindsAnotherMember(t *testing.T) {
 	db1.host.change(db1.host.crash)
 	c.node("db3").on()
 	in := c.awaitIncident(db4, fsm.KindRestart)
-	if in.Outcome != fsm.OutcomeDone || in.Epoch != 1 || db1.host.count("Start") != 1 {
+	if in.Outcome != fsm.OutcomeDone || in.Epoch != 1 || db1.host.count("Start") < 1 {
 		t.Errorf("incident %+v", in)
 	}
 	c.awaitSet(db4, "db3 is the set", 1, "db3")

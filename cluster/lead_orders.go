@@ -110,7 +110,8 @@ type chaining struct {
 	target string
 }
 
-// tryChain marks which of those chained to a candidate have not shown yet that anything reaches them from there: the pause would wait for it.
+// tryChain marks which of those chained to a candidate have not shown yet that anything reaches them from there: the pause would wait for it. Where
+// nobody writes nothing need come.
 func (l *leading) tryChain(st fsm.State, v fsm.View) fsm.View {
 	l.mu.Lock()
 	defer l.mu.Unlock()

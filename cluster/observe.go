@@ -57,7 +57,7 @@ func (n *Node) observation() fsm.Observation {
 }
 
 // incarnation names a run of mysqld during which nothing received was forgotten, "" when that is not known, and the epoch since whose beginning
-// it has forgotten nothing. A repoint that drained first drops nothing: the incarnation stays the same through it.
+// it has forgotten nothing. A repoint drops nothing, because it drains first or the applier runs on: the incarnation stays the same through it.
 func (n *Node) incarnation(sv fsm.ServerStatus, p Promises) (id string, whole uint64) {
 	generation := n.cfg.Prober.Generation()
 	if sv.State != fsm.ServerUp || sv.Started == "" || generation == "" || n.repointing.Load() {

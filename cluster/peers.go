@@ -95,17 +95,23 @@ func (p *peers) watch(ctx context.Context, pe *peer) {
 		p.ping(ctx, pe, set)
 		direct.Wait()
 		if took := now() - begin; took < set.Ping {
-			timer.Reset(p.n.pingPause(set, p.answers(pe)))
+			timer.Reset(p.n.pingPause(set, p.allAnswer()))
 		} else {
 			timer.Reset(set.Ping / 10) // it did not answer
 		}
 	}
 }
 
-func (p *peers) answers(pe *peer) bool {
+// allAnswer: while one does not, what this node sees of it is news to the others at every beat.
+func (p *peers) allAnswer() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return pe.agentOK
+	for _, pe := range p.known {
+		if !pe.agentOK {
+			return false
+		}
+	}
+	return true
 }
 
 func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) {
@@ -119,6 +125,7 @@ func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) {
 	if was := pe.agentOK; was != (err == nil) {
 		pe.agentOK = err == nil
 		p.n.log.Info("peer's hbd", "node", pe.member.ID, "reachable", pe.agentOK, "error", errText(err))
+		p.kickAll() // the next one of the others may be far away
 	}
 	if err != nil {
 		pe.leads = false

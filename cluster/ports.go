@@ -44,8 +44,8 @@ type Database interface {
 	// SourceAsync switches semi-sync off on the source although it is writable and although commits wait: they are told success. It is legitimate
 	// only after the log says that the cluster is degraded; the caller answers for that.
 	SourceAsync(ctx context.Context) error
-	// Follow makes this server a read-only replica, whose acknowledgements count or not. It drains what was received before it leaves another
-	// source. After success nothing received was dropped by it, and without sync nothing is acknowledged.
+	// Follow makes this server a read-only replica, whose acknowledgements count or not. It applies what was received before it leaves another
+	// source, or goes on with that (MySQL). After success nothing received was dropped by it, and without sync nothing is acknowledged.
 	Follow(ctx context.Context, host string, port uint16, sync bool) error
 	// SyncOff ends this replica's acknowledgements: after success a look taken since then shows both the setting and the state off.
 	SyncOff(ctx context.Context) error

@@ -18,7 +18,7 @@ func (n *Node) follow(ctx context.Context, a fsm.Action, st fsm.State) error {
 	if !ok {
 		return fmt.Errorf("%s is not a member", a.Target)
 	}
-	if err := n.letPrimaryIn(src, st); err != nil {
+	if err := n.letPrimaryIn(ctx, src, st); err != nil {
 		return err
 	}
 	if err := n.standAside(ctx, a, st); err != nil {
@@ -38,7 +38,7 @@ func (n *Node) follow(ctx context.Context, a fsm.Action, st fsm.State) error {
 		}
 	}
 	switch {
-	case moves && sv.HasReplication && sv.Delay == 0 && src.ID == st.Primary && st.Server == string(gtid.MariaDB):
+	case moves && sv.HasReplication && sv.Delay == 0 && src.ID == st.Primary:
 		if err := n.awaitSource(ctx, a, sv); err != nil {
 			return err
 		}
@@ -52,13 +52,16 @@ func (n *Node) follow(ctx context.Context, a fsm.Action, st fsm.State) error {
 
 // letPrimaryIn lets a new primary's traffic pass that was kept out because it was the old one, too: it may have to catch up from here before it holds what
 // this node waits for. Nothing is received from it yet: a receiver that stands still is started only after the promise to follow.
-func (n *Node) letPrimaryIn(src fsm.Member, st fsm.State) error {
-	if src.ID != st.Primary || n.cfg.Prober.Server().IORunning {
+func (n *Node) letPrimaryIn(ctx context.Context, src fsm.Member, st fsm.State) error {
+	if src.ID != st.Primary {
 		return nil
 	}
 	blocked, err := n.blockedNodes()
 	if err != nil || !slices.Contains(blocked, src.ID) {
 		return err
+	}
+	if n.cfg.Prober.Look(ctx).IORunning {
+		return nil
 	}
 	addr, err := netip.ParseAddr(src.Address)
 	if err != nil {
@@ -77,9 +80,10 @@ const (
 	sourcePause = 5 * time.Millisecond
 )
 
-// awaitSource receives nothing more, and returns once the primary has applied everything that was received here. MariaDB refuses a replica that is
-// ahead of its source (error 1236) and stops its receiver, which is tried again only after a pause: after a takeover by a candidate that still
-// drains, the barrier would wait for that.
+// awaitSource receives nothing more, and returns once the primary has applied everything that was received here: what it will never have must not be
+// acknowledged as if it had. MariaDB refuses a replica that is ahead of its source (error 1236) and stops its receiver, which is tried again only
+// after a pause: after a takeover by a candidate that still drains, the barrier would wait for that. MySQL does not: there it is enough that the
+// primary was promoted to hold it.
 func (n *Node) awaitSource(ctx context.Context, a fsm.Action, sv fsm.ServerStatus) error {
 	ctx, cancel := context.WithTimeout(ctx, sourcePatience)
 	defer cancel()
@@ -90,6 +94,9 @@ func (n *Node) awaitSource(ctx context.Context, a fsm.Action, sv fsm.ServerStatu
 	received, err := n.cfg.Database.Freeze(ctx, sever)
 	if err != nil {
 		return fmt.Errorf("leaving the old source: %w", err)
+	}
+	if st := n.store.State(); st.Server == string(gtid.MySQL) && n.promotedWith(st, a, received) {
+		return nil
 	}
 	for pause := sourcePause; ; pause = min(pause*5/4, 10*sourcePause) {
 		reply, err := n.askPosition(ctx, a.Target, received)
@@ -258,6 +265,11 @@ func (n *Node) comeBack(ctx context.Context, a fsm.Action, st fsm.State) error {
 	return n.rewind(ctx, a, st, src)
 }
 
+// promotedWith: what the primary was promoted to hold it holds before it serves. That needs no question.
+func (n *Node) promotedWith(st fsm.State, a fsm.Action, position string) bool {
+	return st.Epoch == a.Epoch && st.Op != nil && st.Op.To == a.Target && st.Op.Position != "" && fsm.Holds(st.Server, st.Op.Position, position)
+}
+
 // contained tells whether everything executed here is in the primary's history. Before the primary serves its own answer may still change from
 // no to yes: then it is an error, and asked again.
 func (n *Node) contained(ctx context.Context, a fsm.Action) (bool, error) {
@@ -265,8 +277,7 @@ func (n *Node) contained(ctx context.Context, a fsm.Action) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	// What the primary was promoted to hold it holds: that needs no question.
-	if st := n.store.State(); st.Epoch == a.Epoch && st.Op != nil && st.Op.To == a.Target && st.Op.Position != "" && fsm.Holds(st.Server, st.Op.Position, pos) {
+	if n.promotedWith(n.store.State(), a, pos) {
 		return true, nil
 	}
 	reply, err := n.askPosition(ctx, a.Target, pos)

@@ -304,6 +304,32 @@ func TestReplicaWaitsForAPrimaryThatStillApplies(t *testing.T) {
 	}
 }
 
+// TestReceivedBeyondThePrimaryIsErrant, applied or not: a replica that turns to a primary which will never have it would acknowledge as if it had.
+func TestReceivedBeyondThePrimaryIsErrant(t *testing.T) {
+	for _, server := range []string{"mariadb", "mysql"} {
+		u := newUnitAs(t, "db3")
+		u.server = server
+		u.steady("db1")
+		u.follower("db1")
+		u.takenOver("db2")
+		h := u.host
+		h.change(func() {
+			all := slices.Clone(u.w.hosts["db1"].log)
+			u.w.hosts["db2"].log = all
+			more := append(slices.Clone(all), txn{server: 1, seq: 3, serial: nextSerial()})
+			u.w.hosts["db1"].log, h.log, h.relay = more, all[:1], slices.Clone(more[1:])
+			h.stalled, h.applying = true, server == "mysql"
+		})
+		u.positions("db2", 2)
+		if err := u.execute(u.short(), u.action(fsm.ActFollow)); err == nil || !strings.Contains(err.Error(), "received 0-1-3") {
+			t.Errorf("%s: %v", server, err)
+		}
+		if p := u.host.promised(); p.Quarantine == "" || p.Cause != fsm.RebuildErrant || h.count("Follow") != 0 {
+			t.Errorf("%s: promised %+v after %v", server, p, h.made())
+		}
+	}
+}
+
 // TestPrimaryThatWasKeptOutIsLetIn: what was the old primary for the freeze is chosen again, and is to catch up from this node before it serves. This
 // node waits until it has: kept out, it would never.
 func TestPrimaryThatWasKeptOutIsLetIn(t *testing.T) {
@@ -331,7 +357,7 @@ func TestPrimaryThatWasKeptOutIsLetIn(t *testing.T) {
 		Members: []fsm.SyncMember{{Node: "db3", Incarnation: "inc-db3"}}, Acks: 1}})
 	u.positions("db2", 0)
 	u.host.change(func() { db2.log = slices.Clone(u.host.log[:1]) })
-	ctx, cancel := context.WithTimeout(u.short(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(u.short(), time.Second)
 	defer cancel()
 	if err := u.follow(ctx, u.towards(), u.store.State()); err == nil || !strings.Contains(err.Error(), "yet (it is at 0-1-1)") {
 		t.Errorf("error %v", err)

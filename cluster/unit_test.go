@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,8 @@ type unit struct {
 	w     *world
 	host  *host
 	index uint64
+
+	server string // "" is mariadb
 }
 
 // newUnit makes db1 of a cluster of three data nodes that exist only as stubs, if at all.
@@ -63,7 +66,7 @@ func (u *unit) apply(c fsm.Command) uint64 {
 // bootstrapped makes the cluster, with its first epoch begun and not settled.
 func (u *unit) bootstrapped(primary fsm.NodeID) {
 	u.t.Helper()
-	u.apply(fsm.Command{At: time.Now(), Bootstrap: &fsm.Bootstrap{ClusterID: "c1", Cluster: "shop", Server: "mariadb", Members: u.cfg.Peers, Settings: u.cfg.Settings, Primary: primary}})
+	u.apply(fsm.Command{At: time.Now(), Bootstrap: &fsm.Bootstrap{ClusterID: "c1", Cluster: "shop", Server: cmp.Or(u.server, "mariadb"), Members: u.cfg.Peers, Settings: u.cfg.Settings, Primary: primary}})
 }
 
 // steady is a cluster at rest in epoch 1.

@@ -37,6 +37,10 @@ var (
 	// ErrAcks is returned for a number of acknowledgements that the server
 	// cannot wait for.
 	ErrAcks = errors.New("mysqld: number of acknowledgements not supported")
+	// ErrForgotten is returned when the SQL thread stopped while the source was
+	// changed: the relay log may be gone with what was not applied. The receive
+	// generation is another one.
+	ErrForgotten = errors.New("mysqld: the SQL thread stopped while the source was changed, and what was not applied may be gone")
 	// ErrUnsupported is returned for server versions this package does not know.
 	ErrUnsupported = errors.New("mysqld: server not supported")
 )

@@ -31,15 +31,16 @@ type FollowResult struct {
 
 // Follow makes the server a read-only replica of src. It is idempotent: called
 // on a replica that follows src it starts what does not run, applier first, and
-// changes nothing else. Otherwise it drains before it repoints: the applier must
-// run, the receiver alone is stopped, all that was received is applied, and
-// only then the applier is stopped and the source changed. Source semi-sync is
-// switched off first. Whether this replica's acknowledgements count is left as
+// changes nothing else. Otherwise the applier must run, and the receiver alone is
+// stopped. MariaDB then applies all that was received, and only then the applier
+// is stopped and the source changed; MySQL changes the source under the running
+// applier, which keeps the relay log. Source semi-sync is switched off first. Whether this replica's acknowledgements count is left as
 // it is: ReplicaSemiSync, called before, needs no extra restart of the receiver.
 //
 // It returns once the threads are started, not once they are connected. On
 // MariaDB the source must not be behind this server (error 1236 otherwise).
-// Errors: ErrApplierStopped and ErrRescue leave the relay log as it was.
+// Errors: ErrApplierStopped and ErrRescue leave the relay log as it was;
+// ErrForgotten says that what was received and not applied may be gone.
 func (s *Server) Follow(ctx context.Context, src Source) (FollowResult, error) {
 	unlock, err := s.lockReplication(ctx)
 	if err != nil {
@@ -94,8 +95,9 @@ func (s *Server) follows(st Status, src Source) bool {
 	return st.SourceHost == src.Host && st.SourcePort == src.Port && st.SourceByGTID && len(st.ChannelDrift) == 0 && !LoginRefused(st.IOErrno)
 }
 
-// drainAndRepoint leaves nothing received behind. A server whose applier runs on through the change of source keeps its relay log: there is nothing
-// to wait for, and a replica that lags acknowledges to its new source at once.
+// drainAndRepoint leaves nothing received behind. A server whose applier runs on
+// through the change of source keeps its relay log: there is nothing to wait for,
+// and a replica that lags acknowledges to its new source at once.
 func (s *Server) drainAndRepoint(ctx context.Context, src Source, st Status, running bool) (FollowResult, error) {
 	if running {
 		if st.IORunning != ThreadNo {
@@ -103,12 +105,16 @@ func (s *Server) drainAndRepoint(ctx context.Context, src Source, st Status, run
 				return FollowResult{}, err
 			}
 		}
-		if st.SourceByGTID && s.dialect.repointsWhileApplying() {
-			return s.repoint(ctx, src)
-		}
 		frozen, err := s.Status(ctx)
 		if err != nil {
 			return FollowResult{}, err
+		}
+		if frozen.SourceByGTID && s.dialect.repointsWhileApplying() {
+			// With both threads stopped the change would drop what is not applied.
+			if !frozen.SQLRunning && !s.allApplied(frozen) {
+				return FollowResult{}, fmt.Errorf("%w: %d %s", ErrApplierStopped, frozen.SQLErrno, frozen.SQLError)
+			}
+			return s.repoint(ctx, src)
 		}
 		if err := s.drain(ctx, frozen.Received); err != nil {
 			return FollowResult{}, err
@@ -129,7 +135,8 @@ func (s *Server) discard(ctx context.Context, src Source, st Status) (FollowResu
 	return s.repoint(ctx, src)
 }
 
-// repoint gives the source. The receiver is stopped and everything is applied.
+// repoint gives the source. The receiver is stopped, and everything is applied or
+// the applier runs.
 func (s *Server) repoint(ctx context.Context, src Source) (FollowResult, error) {
 	st, err := s.Status(ctx)
 	if err != nil {
@@ -138,11 +145,7 @@ func (s *Server) repoint(ctx context.Context, src Source) (FollowResult, error) 
 	w := s.dialect.words()
 	s.retired.end()
 	if st.SQLRunning && st.SourceByGTID && s.dialect.repointsWhileApplying() {
-		statement, args := s.dialect.change(src, s.cfg, st, true)
-		if err := execArgs(ctx, s.db, statement, args...); err != nil {
-			return FollowResult{}, err
-		}
-		return FollowResult{Repointed: true}, execute(ctx, s.db, w.startReceiver)
+		return s.changeUnderApplier(ctx, src, st)
 	}
 	result := FollowResult{GenerationChanged: true}
 	if st.SQLRunning {
@@ -162,6 +165,25 @@ func (s *Server) repoint(ctx context.Context, src Source) (FollowResult, error) 
 	}
 	result.Repointed = true
 	return result, execute(ctx, s.db, w.startApplier, w.startReceiver)
+}
+
+// changeUnderApplier changes the source while the applier runs, which st says it
+// does. Had it stopped by itself just before, the server took the change for one
+// with both threads stopped and dropped the relay log: an applier that runs on
+// under its number proves that it did not.
+func (s *Server) changeUnderApplier(ctx context.Context, src Source, st Status) (FollowResult, error) {
+	statement, args := s.dialect.change(src, s.cfg, st, true)
+	if err := execArgs(ctx, s.db, statement, args...); err != nil {
+		return FollowResult{}, err
+	}
+	now, err := s.Status(ctx)
+	if err != nil {
+		return FollowResult{Repointed: true}, err
+	}
+	if !now.SQLRunning || now.ApplierID != st.ApplierID {
+		return FollowResult{Repointed: true, GenerationChanged: true}, fmt.Errorf("%w: %d %s", ErrForgotten, now.SQLErrno, now.SQLError)
+	}
+	return FollowResult{Repointed: true}, execute(ctx, s.db, s.dialect.words().startReceiver)
 }
 
 // drainSlice is how long one wait for the applier lasts before it is looked at

@@ -100,6 +100,13 @@ func testFreezeHoldsWhatWasAcknowledged(t *testing.T, k *kind) {
 		}
 		done <- err
 	}()
+	if replica.dialect.repointsWhileApplying() {
+		replica.must(<-done)
+		if st := replica.status(); st.Received != acknowledged || st.Executed == acknowledged || st.Generation != before.Generation || st.SourcePort != next.source().Port {
+			t.Fatalf("repointed while it lags: %+v, before %+v", st, before)
+		}
+		done <- nil
+	}
 	release()
 	replica.must(<-done)
 	next.lead(false)
@@ -107,6 +114,46 @@ func testFreezeHoldsWhatWasAcknowledged(t *testing.T, k *kind) {
 	sameRows(t, next, replica)
 	if replica.count() != 7 {
 		t.Fatalf("%d rows", replica.count())
+	}
+}
+
+// TestApplierThatStopsBeforeTheRepoint: an applier that ends by itself between two looks would leave both threads stopped, and the change of source
+// drop what it has not applied. Seen before the change nothing is lost; after it that is said.
+func TestApplierThatStopsBeforeTheRepoint(t *testing.T) {
+	eachServer(t, testApplierThatStopsBeforeTheRepoint)
+}
+
+func testApplierThatStopsBeforeTheRepoint(t *testing.T, k *kind) {
+	if k.dialect != "mysql" {
+		t.Skip("MariaDB drains before it changes its source")
+	}
+	nodes := cluster(t, k, 3, true)
+	source, replica, next := nodes[0], nodes[1], nodes[2]
+	ctx := testContext(t)
+	source.must(source.insert(ctx, 1))
+	for _, n := range nodes[1:] {
+		n.must(n.Drain(ctx, source.status().Executed))
+	}
+	before := replica.status()
+	replica.sql(replica.words().stopApplier)
+	source.must(source.insert(ctx, 5))
+	acknowledged := source.status().Executed
+	replica.eventually("receiving", func() bool { return replica.status().Received == acknowledged })
+	if st := replica.status(); st.Received != acknowledged || st.Executed == acknowledged {
+		t.Fatalf("the test is not about a lagging applier: %+v", st)
+	}
+	if _, err := replica.drainAndRepoint(ctx, next.source(), before, true); !errors.Is(err, ErrApplierStopped) {
+		t.Fatalf("seen before the change: %v", err)
+	}
+	if st := replica.status(); st.Received != acknowledged || st.SourcePort != source.source().Port {
+		t.Fatalf("something was changed all the same: %+v", st)
+	}
+	result, err := replica.changeUnderApplier(ctx, next.source(), before)
+	if !errors.Is(err, ErrForgotten) || !result.GenerationChanged {
+		t.Fatalf("seen after the change: %+v, %v", result, err)
+	}
+	if st := replica.status(); st.Generation == before.Generation || st.Received == acknowledged {
+		t.Fatalf("control: the change dropped nothing: %+v", st)
 	}
 }
 

@@ -6,8 +6,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// VerifyLeadership proves, as VerifyQuorumRound does, that this node led at a moment after the call, in the returned term; and nothing else: it
-// writes nothing, costs no fsync, and says nothing of what is applied here. The context needs a deadline.
+// VerifyLeadership proves, as VerifyQuorumRound does, that this node led at a moment after the call, in the returned term, and says nothing of what is
+// applied here. As long as a quorum answers it writes nothing and costs no fsync; else, and in a group of one, it is a round through the log. The
+// context needs a deadline.
 //
 // What it sends is the library's own heartbeat, once more, after the call. A voter that takes it was in this term then, after the call; one that has
 // voted in a later election is not, and refuses. So no quorum had elected a later leader at the moment of the first answer that counts. (Raft
@@ -20,13 +21,14 @@ func (n *Node) VerifyLeadership(ctx context.Context) (term uint64, err error) {
 	return round.Term, err
 }
 
-// askQuorum is one round. Where it finds no quorum an entry of our own has the last word: it waits for peers that are just coming back.
+// askQuorum is one round. Where it finds no quorum an entry of our own has the last word: it waits for peers that are just coming back. The membership
+// is read before it is looked whether this node leads: it is that of this term then.
 func (n *Node) askQuorum(ctx context.Context) (Round, error) {
+	servers := n.Servers()
 	c, ok := n.transport.claimed()
 	if !ok || c.term != n.Term() || !n.IsLeader() {
 		return n.proposeNoop(ctx) // nobody was sent a heartbeat yet
 	}
-	servers := n.Servers()
 	answers := make(chan bool, len(servers))
 	voters, have, asked := 0, 0, 0
 	for _, s := range servers {

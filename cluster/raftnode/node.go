@@ -37,8 +37,8 @@ type Node struct {
 // process is about to exit anyway.
 const closeTimeout = 5 * time.Second
 
-// maxPooled is how many idle connections per peer are kept: one each for heartbeats, entries, votes and questions.
-const maxPooled = 4
+// maxPooled is how many idle connections per peer are kept: one each for heartbeats, entries, hints, votes and questions.
+const maxPooled = 5
 
 // Open starts the member kept in cfg.Dir. A member that was never bootstrapped nor added waits to hear
 // from a leader and does nothing else. ErrStoreWiped and ErrStoreIncomplete tell of a damaged store.
