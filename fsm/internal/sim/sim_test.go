@@ -89,7 +89,7 @@ func TestWorlds(t *testing.T) {
 				}
 				sum.add(r)
 			})
-			t.Logf("%d worlds: %d acknowledged, won %v, %d rewinds, %d taken over, %d rebuilds, %d rolled back, %d chained, %d stranded", count, sum.Acked, sum.Won, sum.Rewinds, sum.Extras, sum.Rebuilds, sum.Rollbacks, sum.Chained, stranded)
+			t.Logf("%d worlds: %d acknowledged, won %v, %d rewinds, %d taken over, %d fetched, %d rebuilds, %d rolled back, %d chained, %d stranded", count, sum.Acked, sum.Won, sum.Rewinds, sum.Extras, sum.Fetches, sum.Rebuilds, sum.Rollbacks, sum.Chained, stranded)
 			if uint64(stranded*50) > max(count, 50) {
 				t.Errorf("%d of %d worlds need a human", stranded, count)
 			}
@@ -103,10 +103,32 @@ func TestWorlds(t *testing.T) {
 	}
 }
 
+// TestCandidateFetches: sooner or later one is named that lacks what another holds who may not be promoted. It catches up from there, and all is well.
+func TestCandidateFetches(t *testing.T) {
+	if underRace {
+		t.Skip("too slow to wait for, and nothing here runs beside anything else")
+	}
+	t.Parallel()
+	const most = 200
+	for seed := range uint64(most) {
+		cfg := large.config(1000+seed, "chain-dies")
+		cfg.Heal = time.Minute
+		r := Run(cfg)
+		if r.Violation != "" {
+			t.Fatalf("seed %d: %s\n%s", r.Seed, r.Violation, tail(r.Transcript, 120))
+		}
+		if r.Fetches > 0 {
+			return
+		}
+	}
+	t.Errorf("nobody ever fetched anything in %d worlds", most)
+}
+
 func (r *Result) add(o Result) {
 	r.Acked += o.Acked
 	r.Rewinds += o.Rewinds
 	r.Extras += o.Extras
+	r.Fetches += o.Fetches
 	r.Rebuilds += o.Rebuilds
 	r.Rollbacks += o.Rollbacks
 	r.Chained += o.Chained
