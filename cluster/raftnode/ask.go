@@ -61,14 +61,13 @@ func (n *Node) askQuorum(ctx context.Context) (Round, error) {
 // claim is what the library's heartbeats of one term say. Only the leader of a term sends them.
 type claim struct {
 	header raft.RPCHeader
-	leader []byte
 	term   uint64
 }
 
 // claims remembers the newest claim sent. It is called with mu held.
 func (t *transport) claims(args *raft.AppendEntriesRequest) {
 	if t.claim.term < args.Term {
-		t.claim = claim{args.RPCHeader, args.Leader, args.Term}
+		t.claim = claim{args.RPCHeader, args.Term}
 	}
 }
 
@@ -92,7 +91,7 @@ func (t *transport) ask(s Server, c claim, answers chan<- bool) bool {
 	p.asking = mine
 	t.mu.Unlock()
 	go func() {
-		args := raft.AppendEntriesRequest{RPCHeader: c.header, Term: c.term, Leader: c.leader}
+		args := raft.AppendEntriesRequest{RPCHeader: c.header, Term: c.term}
 		var resp raft.AppendEntriesResponse
 		err := t.NetworkTransport.AppendEntries(id, joinTarget(id, to), &args, &resp)
 		t.mu.Lock()

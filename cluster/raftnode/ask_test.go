@@ -36,6 +36,8 @@ func TestDeposedLeaderIsToldSo(t *testing.T) {
 	if err != nil {
 		t.Fatalf("positive control: %v", err)
 	}
+	var was claim
+	eventually(t, "a heartbeat of this term", func() (ok bool) { was, ok = old.transport.claimed(); return ok && was.term == term })
 	w.setCut(old.cfg.Node, true)
 	for old.IsLeader() {
 		if term, err := old.VerifyLeadership(within(t, 50*time.Millisecond)); err == nil {
@@ -50,7 +52,7 @@ func TestDeposedLeaderIsToldSo(t *testing.T) {
 	for _, m := range rest {
 		eventually(t, "a way to "+m.cfg.Node, func() bool {
 			old.transport.attempt(raft.ServerID(m.ID()), &raft.AppendEntriesRequest{})
-			return old.transport.ask(Server{ID: m.ID(), Address: m.Address()}, claim{leader: []byte(old.Address()), term: term}, answers)
+			return old.transport.ask(Server{ID: m.ID(), Address: m.Address()}, was, answers)
 		})
 		if <-answers {
 			t.Errorf("%s takes a heartbeat of term %d", m.cfg.Node, term)
