@@ -110,8 +110,8 @@ func (s *Server) drainAndRepoint(ctx context.Context, src Source, st Status, run
 			return FollowResult{}, err
 		}
 		if frozen.SourceByGTID && s.dialect.repointsWhileApplying() {
-			// With both threads stopped the change would drop what is not applied.
-			if !frozen.SQLRunning && !s.allApplied(frozen) {
+			// With both threads stopped the change would drop what is not applied. An applier that is ending says that it runs, and has no number.
+			if (!frozen.SQLRunning || frozen.ApplierID == 0) && !s.allApplied(frozen) {
 				return FollowResult{}, fmt.Errorf("%w: %d %s", ErrApplierStopped, frozen.SQLErrno, frozen.SQLError)
 			}
 			return s.repoint(ctx, src)
@@ -172,6 +172,9 @@ func (s *Server) repoint(ctx context.Context, src Source) (FollowResult, error) 
 // with both threads stopped and dropped the relay log: an applier that runs on
 // under its number proves that it did not.
 func (s *Server) changeUnderApplier(ctx context.Context, src Source, st Status) (FollowResult, error) {
+	if st.ApplierID == 0 {
+		return FollowResult{}, fmt.Errorf("%w: it is ending: %d %s", ErrApplierStopped, st.SQLErrno, st.SQLError)
+	}
 	statement, args := s.dialect.change(src, s.cfg, st, true)
 	if err := execArgs(ctx, s.db, statement, args...); err != nil {
 		return FollowResult{}, err

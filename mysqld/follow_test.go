@@ -278,7 +278,7 @@ func testFreezeRefusesABrokenApplier(t *testing.T, k *kind) {
 		replica.must(err)
 	}
 	source.must(source.insert(ctx, 1))
-	replica.eventually("stopping on an error", func() bool { return replica.status().SQLErrno != 0 })
+	replica.eventually("stopping on an error", func() bool { st := replica.status(); return st.SQLErrno != 0 && !st.SQLRunning })
 	if _, err := replica.Freeze(ctx, nil); !errors.Is(err, ErrApplierStopped) {
 		t.Fatalf("freezing: %v", err)
 	}

@@ -220,9 +220,9 @@ func TestSubscribersSeeChangesInOrder(t *testing.T) {
 func TestConfigurationShowsBothValues(t *testing.T) {
 	cfg := testConfig(t, newNetwork(), "db1")
 	cfg.FSM, cfg.OnStuck = &listFSM{}, func(string) {}
-	cfg.Timing.LeaderLease = 300 * time.Millisecond
+	cfg.Timing.LeaderLease = 3 * cfg.Timing.Heartbeat
 	_, err := Open(cfg)
-	if err == nil || !strings.Contains(err.Error(), "300ms") || !strings.Contains(err.Error(), "200ms") {
+	if err == nil || !strings.Contains(err.Error(), cfg.Timing.LeaderLease.String()) || !strings.Contains(err.Error(), cfg.Timing.Heartbeat.String()) {
 		t.Fatalf("leader lease above heartbeat: %v", err)
 	}
 	cfg.Timing = FastTiming()
