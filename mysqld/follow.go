@@ -34,8 +34,8 @@ type FollowResult struct {
 // changes nothing else. Otherwise the applier must run, and the receiver alone is
 // stopped. MariaDB then applies all that was received, and only then the applier
 // is stopped and the source changed; MySQL changes the source under the running
-// applier, which keeps the relay log. Source semi-sync is switched off first. Whether this replica's acknowledgements count is left as
-// it is: ReplicaSemiSync, called before, needs no extra restart of the receiver.
+// applier, which keeps the relay log. Source semi-sync is switched off first.
+// Whether this replica's acknowledgements count is left as it is: ReplicaSemiSync, called before, needs no extra restart of the receiver.
 //
 // It returns once the threads are started, not once they are connected. On
 // MariaDB the source must not be behind this server (error 1236 otherwise).
@@ -110,11 +110,7 @@ func (s *Server) drainAndRepoint(ctx context.Context, src Source, st Status, run
 			return FollowResult{}, err
 		}
 		if frozen.SourceByGTID && s.dialect.repointsWhileApplying() {
-			// With both threads stopped the change would drop what is not applied. An applier that is ending says that it runs, and has no number.
-			if (!frozen.SQLRunning || frozen.ApplierID == 0) && !s.allApplied(frozen) {
-				return FollowResult{}, fmt.Errorf("%w: %d %s", ErrApplierStopped, frozen.SQLErrno, frozen.SQLError)
-			}
-			return s.repoint(ctx, src)
+			return s.repointApplying(ctx, src, frozen)
 		}
 		if err := s.drain(ctx, frozen.Received); err != nil {
 			return FollowResult{}, err
@@ -165,6 +161,20 @@ func (s *Server) repoint(ctx context.Context, src Source) (FollowResult, error) 
 	}
 	result.Repointed = true
 	return result, execute(ctx, s.db, w.startApplier, w.startReceiver)
+}
+
+// repointApplying gives the source to a replica whose receiver is stopped. With both
+// threads stopped the change would drop what is not applied. An applier that is
+// ending says that it runs, and has no number.
+func (s *Server) repointApplying(ctx context.Context, src Source, frozen Status) (FollowResult, error) {
+	switch {
+	case frozen.SQLRunning && frozen.ApplierID != 0:
+		s.retired.end()
+		return s.changeUnderApplier(ctx, src, frozen)
+	case !s.allApplied(frozen):
+		return FollowResult{}, fmt.Errorf("%w: %d %s", ErrApplierStopped, frozen.SQLErrno, frozen.SQLError)
+	}
+	return s.repoint(ctx, src)
 }
 
 // changeUnderApplier changes the source while the applier runs, which st says it
