@@ -55,7 +55,7 @@ func TestAttentive(t *testing.T) {
 	}
 }
 
-// TestPingsAreFewerInPlainService: only where the settings leave room for as many tries before a peer counts as lost, and only to one that answers.
+// TestPingsAreFewerInPlainService: only where the settings leave room for as many tries before a peer counts as lost, and only while all answer.
 func TestPingsAreFewerInPlainService(t *testing.T) {
 	u := newUnit(t)
 	for _, profile := range []string{"lan", "fast"} {
@@ -67,22 +67,22 @@ func TestPingsAreFewerInPlainService(t *testing.T) {
 		narrow.FailAfter = 6*set.Ping - 1
 		stale.ReportMaxAge = 4*set.Ping + set.FailAfter - 1
 		for _, c := range []struct {
-			what     string
-			set      fsm.Settings
-			calm     bool
-			answered bool
-			want     time.Duration
+			what   string
+			set    fsm.Settings
+			calm   bool
+			answer bool
+			want   time.Duration
 		}{
 			{"plain service", set, true, true, 2 * set.Ping},
 			{"something goes on", set, false, true, set.Ping},
-			{"it did not answer", set, true, false, set.Ping},
+			{"one does not answer", set, true, false, set.Ping},
 			{"three tries would not fit", narrow, true, true, set.Ping},
 			{"reports would be too old", stale, true, true, set.Ping},
 		} {
 			u.calm.Store(c.calm)
 			longest := time.Duration(0)
 			for range 40 { // wherever between two beats it is asked
-				longest = max(longest, u.pingPause(c.set, c.answered))
+				longest = max(longest, u.pingPause(c.set, c.answer))
 				wait(t.Context(), set.Ping/13)
 			}
 			if longest > c.want || longest <= c.want/2 {

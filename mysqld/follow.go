@@ -35,7 +35,8 @@ type FollowResult struct {
 // stopped. MariaDB then applies all that was received, and only then the applier
 // is stopped and the source changed; MySQL changes the source under the running
 // applier, which keeps the relay log. Source semi-sync is switched off first.
-// Whether this replica's acknowledgements count is left as it is: ReplicaSemiSync, called before, needs no extra restart of the receiver.
+// Whether this replica's acknowledgements count is left as it is: ReplicaSemiSync,
+// called before, needs no extra restart of the receiver.
 //
 // It returns once the threads are started, not once they are connected. On
 // MariaDB the source must not be behind this server (error 1236 otherwise).
