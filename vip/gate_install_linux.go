@@ -59,13 +59,7 @@ func (g *kernelGate) tableMessages(t table) ([]nlMessage, error) {
 	}
 	index := 0
 	for _, c := range t.chains {
-		hook := attrs(nil).u32(unix.NFTA_HOOK_HOOKNUM, c.hook).u32(unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
-		if c.device != "" {
-			hook = hook.str(unix.NFTA_HOOK_DEV, c.device)
-		}
-		msgs = append(msgs, nftMessage(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, t.family,
-			attrs(nil).str(unix.NFTA_CHAIN_TABLE, t.name).str(unix.NFTA_CHAIN_NAME, c.name).
-				nest(unix.NFTA_CHAIN_HOOK, hook).str(unix.NFTA_CHAIN_TYPE, "filter")))
+		msgs = append(msgs, nftMessage(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, t.family, c.attributes(t.name)))
 		for _, r := range c.rules {
 			exprs, err := marshalRule(t.family, r)
 			if err != nil {
@@ -78,6 +72,18 @@ func (g *kernelGate) tableMessages(t table) ([]nlMessage, error) {
 		}
 	}
 	return msgs, nil
+}
+
+func (c chain) attributes(table string) attrs {
+	a := attrs(nil).str(unix.NFTA_CHAIN_TABLE, table).str(unix.NFTA_CHAIN_NAME, c.name)
+	if !c.isBase {
+		return a
+	}
+	hook := attrs(nil).u32(unix.NFTA_HOOK_HOOKNUM, c.hook).u32(unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
+	if c.device != "" {
+		hook = hook.str(unix.NFTA_HOOK_DEV, c.device)
+	}
+	return a.nest(unix.NFTA_CHAIN_HOOK, hook).str(unix.NFTA_CHAIN_TYPE, "filter")
 }
 
 // comment marks a rule with the fingerprint of the whole ruleset and its place in the table, in the form

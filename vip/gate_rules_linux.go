@@ -32,6 +32,16 @@ const (
 	protoIPv6   = uint16(34525)
 )
 
+// Chains without a hook: what becomes of packets that are in question. Nearly all are not, and each rule that those pass costs every commit.
+const (
+	chainBlockedIn  = "blocked_in"  // from a host cut off
+	chainBlockedOut = "blocked_out" // to one
+	chainClosedTo   = "closed_to"   // to an address whose gate is closed
+	chainClosedFrom = "closed_from" // from one
+	chainCoveredIn  = "covered_in"  // to a covered port without a lease
+	chainCoveredOut = "covered_out" // from one
+)
+
 // ruleset is everything the gate installs. It is built from the configuration alone, so two processes
 // with the same configuration agree on its fingerprint.
 type ruleset struct {
@@ -55,6 +65,7 @@ type set struct {
 
 type chain struct {
 	name     string
+	isBase   bool // has a hook; others are only jumped to
 	hook     uint32
 	priority int32
 	device   string // netdev family only
@@ -83,7 +94,7 @@ func buildRuleset(name string, addrs []Address, ports []uint16, egress bool) (ru
 	for _, t := range rs.tables {
 		fmt.Fprintf(h, "%d %s %+v\n", t.family, t.name, t.sets)
 		for _, c := range t.chains {
-			fmt.Fprintf(h, "%s %d %d %s\n", c.name, c.hook, c.priority, c.device)
+			fmt.Fprintf(h, "%s %t %d %d %s\n", c.name, c.isBase, c.hook, c.priority, c.device)
 			for _, r := range c.rules {
 				b, err := marshalRule(t.family, r)
 				if err != nil {
@@ -116,47 +127,58 @@ func inetTable(name string, addrs []Address, ports []uint16) table {
 		{setCovered, typeService, 2, false}, {setMember4, typeIPv4, 4, false}, {setMember6, typeIPv6, 16, false},
 		{setBlocked4, typeIPv4, 4, false}, {setBlocked6, typeIPv6, 16, false}, {setGuard, typeMark, 4, true},
 	}}
-	// A reset only ends connections: it passes everywhere, first, or the gate's own resets would be
-	// stopped by its other chain.
-	reset := join(tcpReset(), verdict(expr.VerdictAccept))
-	in, out := [][]expr.Any{reset}, [][]expr.Any{reset}
+	t.chains = questionedChains(ports)
+	var in, out [][]expr.Any
 	for _, fam := range []ipFamily{ipv4, ipv6} {
-		for _, p := range ports {
-			in = append(in,
-				join(fam.match(), fam.inSet(fam.src, fam.blocked, false), tcpPort(portDst, p), reject()),
-				join(fam.match(), fam.inSet(fam.src, fam.blocked, false), tcpPort(portSrc, p), reject()))
-			// What this host asks of a blocked one is refused at once. What it answers is dropped: a reset would end
-			// the socket on this side alone, and nobody tell the other until its own timeout; SeverPeer tells it.
-			out = append(out,
-				join(fam.match(), fam.inSet(fam.dst, fam.blocked, false), tcpPort(portDst, p), reject()),
-				join(fam.match(), fam.inSet(fam.dst, fam.blocked, false), tcpPort(portSrc, p), verdict(expr.VerdictDrop)))
-		}
+		in = append(in, join(fam.match(), fam.inSet(fam.src, fam.blocked, false), jump(chainBlockedIn)))
+		out = append(out, join(fam.match(), fam.inSet(fam.dst, fam.blocked, false), jump(chainBlockedOut)))
 	}
 	for _, a := range addrs {
 		fam := familyOf(a.IP)
-		to := join(fam.match(), equal(fam.dst, a.IP.AsSlice()), fam.inSet(fam.dst, fam.open, true))
-		from := join(fam.match(), equal(fam.src, a.IP.AsSlice()), fam.inSet(fam.src, fam.open, true))
-		in = append(in, join(to, tcp(), reject()), join(to, verdict(expr.VerdictDrop)))
+		to := join(fam.match(), equal(fam.dst, a.IP.AsSlice()), fam.inSet(fam.dst, fam.open, true), jump(chainClosedTo))
+		from := join(fam.match(), equal(fam.src, a.IP.AsSlice()), fam.inSet(fam.src, fam.open, true), jump(chainClosedFrom))
+		in = append(in, to)
 		// A client on this host: its own packets would otherwise be dropped below, as they come from
 		// the address too. Only a host that has the address sends to it over the loopback.
-		out = append(out,
-			join(outputLoopback(), to, tcp(), reject()),
-			join(from, verdict(expr.VerdictDrop)))
+		out = append(out, join(outputLoopback(), to), from)
 	}
-	for _, fam := range []ipFamily{ipv4, ipv6} {
-		in = append(in, join(fam.match(), tcp(), portDst.load(), lookup(setCovered, false),
-			lookup(setOpenPort, true), fam.inSet(fam.src, fam.member, true), reject()))
-		// What was asked for in time must not be answered late: a commit may end after the lease.
-		out = append(out, join(fam.match(), tcp(), portSrc.load(), lookup(setCovered, false),
-			lookup(setOpenPort, true), fam.inSet(fam.dst, fam.member, true), reject()))
-	}
+	in = append(in, join(tcp(), portDst.load(), lookup(setCovered, false), lookup(setOpenPort, true), jump(chainCoveredIn)))
+	// What was asked for in time must not be answered late: a commit may end after the lease.
+	out = append(out, join(tcp(), portSrc.load(), lookup(setCovered, false), lookup(setOpenPort, true), jump(chainCoveredOut)))
 	// Before connection tracking and address translation: what they do with a packet must not matter.
 	const raw = -300
-	t.chains = []chain{
-		{name: chainIn, hook: unix.NF_INET_LOCAL_IN, priority: raw, rules: in},
-		{name: chainOut, hook: unix.NF_INET_LOCAL_OUT, priority: raw, rules: out},
-	}
+	t.chains = append(t.chains,
+		chain{name: chainIn, isBase: true, hook: unix.NF_INET_LOCAL_IN, priority: raw, rules: in},
+		chain{name: chainOut, isBase: true, hook: unix.NF_INET_LOCAL_OUT, priority: raw, rules: out})
 	return t
+}
+
+// questionedChains judge packets of blocked hosts, closed addresses and covered ports. Whatever they let pass goes on to the next rule.
+func questionedChains(ports []uint16) []chain {
+	// A reset only ends connections: it passes everywhere, first, or the gate's own resets would be
+	// stopped by its other chain.
+	reset := join(tcpReset(), verdict(expr.VerdictAccept))
+	drop := verdict(expr.VerdictDrop)
+	blockedIn, blockedOut := [][]expr.Any{reset}, [][]expr.Any{reset}
+	for _, p := range ports {
+		blockedIn = append(blockedIn, join(tcpPort(portDst, p), reject()), join(tcpPort(portSrc, p), reject()))
+		// What this host asks of a blocked one is refused at once. What it answers is dropped: a reset would end
+		// the socket on this side alone, and nobody tell the other until its own timeout; SeverPeer tells it.
+		blockedOut = append(blockedOut, join(tcpPort(portDst, p), reject()), join(tcpPort(portSrc, p), drop))
+	}
+	coveredIn, coveredOut := [][]expr.Any{reset}, [][]expr.Any{reset}
+	for _, fam := range []ipFamily{ipv4, ipv6} {
+		coveredIn = append(coveredIn, join(fam.match(), fam.inSet(fam.src, fam.member, true), reject()))
+		coveredOut = append(coveredOut, join(fam.match(), fam.inSet(fam.dst, fam.member, true), reject()))
+	}
+	return []chain{
+		{name: chainBlockedIn, rules: blockedIn},
+		{name: chainBlockedOut, rules: blockedOut},
+		{name: chainClosedTo, rules: [][]expr.Any{reset, join(tcp(), reject()), drop}},
+		{name: chainClosedFrom, rules: [][]expr.Any{reset, drop}},
+		{name: chainCoveredIn, rules: coveredIn},
+		{name: chainCoveredOut, rules: coveredOut},
+	}
 }
 
 // arpTable stops every ARP packet of the kernel's that has a closed address as its sender: a request
@@ -170,7 +192,7 @@ func arpTable(name string, addrs []Address) table {
 			rules = append(rules, join(equal(arpSender, a.IP.AsSlice()), lookup(setOpen4, true), verdict(expr.VerdictDrop)))
 		}
 	}
-	t.chains = []chain{{name: chainARP, hook: hookARPOut, rules: rules}}
+	t.chains = []chain{{name: chainARP, isBase: true, hook: hookARPOut, rules: rules}}
 	return t
 }
 
@@ -185,7 +207,7 @@ func netdevTable(name string, addrs []Address) table {
 			i = len(t.chains)
 			byDevice[a.Interface] = i
 			t.chains = append(t.chains, chain{
-				name: fmt.Sprintf("%s%d", chainEgress, i), hook: unix.NF_NETDEV_EGRESS, device: a.Interface,
+				name: fmt.Sprintf("%s%d", chainEgress, i), isBase: true, hook: unix.NF_NETDEV_EGRESS, device: a.Interface,
 			})
 		}
 		t.chains[i].rules = append(t.chains[i].rules, egressRules(a.IP)...)
@@ -292,6 +314,10 @@ func lookup(set string, invert bool) []expr.Any {
 func reject() []expr.Any { return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}} }
 
 func verdict(k expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: k}} }
+
+func jump(chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
+}
 
 func join(parts ...[]expr.Any) []expr.Any {
 	var out []expr.Any

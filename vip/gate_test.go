@@ -344,6 +344,12 @@ func TestLostGateIsReinstalledClosed(t *testing.T) {
 	handle := ruleHandle(t, nft(t, "-a", "list", "chain", "inet", "highbase", "in"))
 	nft(t, "delete", "rule", "inet", "highbase", "in", "handle", handle)
 	eventually(t, "second loss", func() bool { return m.State().GateLosses == 2 && remaining(t, m) == 0 })
+	// So is a chain that nothing is left of which packets in question are sent to.
+	for i, chain := range []string{chainBlockedIn, chainBlockedOut, chainClosedTo, chainClosedFrom, chainCoveredIn, chainCoveredOut} {
+		open(t, m, longLease)
+		nft(t, "flush", "chain", "inet", "highbase", chain)
+		eventually(t, "loss of "+chain, func() bool { return m.State().GateLosses == uint64(3+i) && remaining(t, m) == 0 })
+	}
 }
 
 // ruleHandle finds the handle of the last rule in a listing.
