@@ -44,11 +44,26 @@ func (n *Node) drain(notify <-chan bool) {
 			if !isLeader {
 				n.transport.endEra()
 			}
+			n.pace(isLeader)
 			n.leaders.publish(change{isLeader: isLeader, term: n.raft.CurrentTerm()})
 		case <-n.ctx.Done():
 			// The library no longer waits for the channel once it shuts down.
 			return
 		}
+	}
+}
+
+// pace gives a leader Timing.Pace to send heartbeats by, and a follower Timing.Heartbeat to suspect the leader by: the library has one value for both. A
+// node that has just lost leadership may wait longer for its successor until this has been called.
+func (n *Node) pace(isLeader bool) {
+	t := n.cfg.Timing
+	rc := n.raft.ReloadableConfig()
+	rc.HeartbeatTimeout, rc.ElectionTimeout = t.Heartbeat, t.Election
+	if isLeader {
+		rc.HeartbeatTimeout, rc.ElectionTimeout = t.Pace, max(t.Pace, t.Election)
+	}
+	if err := n.raft.ReloadConfig(rc); err != nil {
+		n.log.Warn("the pace of Raft's heartbeats stays as it is", "leader", isLeader, "error", err)
 	}
 }
 
