@@ -99,8 +99,12 @@ func (c *clients) take(before uint64) ([]Connection, error) {
 // tickleLimit is far above what it takes; the attempts end by themselves.
 const tickleLimit = 10 * time.Second
 
+// afterReleased is how long the clients of a planned change are left alone first: the old primary has reset their connections itself, and what looks for
+// those that are left takes processor time from the very clients that come back.
+const afterReleased = 200 * time.Millisecond
+
 // tickle provokes the clients of the earlier primaries, after this one has opened the service in an epoch. It returns at once.
-func (n *Node) tickle(epoch uint64) {
+func (n *Node) tickle(epoch uint64, planned bool) {
 	if n.cfg.Clients == nil {
 		return
 	}
@@ -112,6 +116,9 @@ func (n *Node) tickle(epoch uint64) {
 		return
 	}
 	n.wg.Go(func() {
+		if planned {
+			wait(n.ctx, afterReleased)
+		}
 		ctx, cancel := context.WithTimeout(n.ctx, tickleLimit)
 		defer cancel()
 		count, err := n.cfg.Clients.Tickle(ctx, of)

@@ -197,7 +197,7 @@ func (n *Node) openService(ctx context.Context, a fsm.Action, st fsm.State) erro
 		n.stats.setAnnounced(a.Epoch)
 	}
 	n.insist(st)
-	n.tickle(a.Epoch)
+	n.tickle(a.Epoch, st.Op != nil && st.Op.Kind == fsm.KindSwitchover)
 	if st.Op != nil {
 		n.stats.phase("announce", now()-begin)
 		n.stats.served(st.Op.Index)
