@@ -53,17 +53,34 @@ func (n *Node) turnPause(st fsm.State) time.Duration {
 }
 
 // calmTurns is how many beats pass in plain service between two looks round at home.
-const calmTurns = 2
+const calmTurns = 4
 
 // calmPings is how many beats pass in plain service between two pings of a peer. What changes at home is told at once all the same, and when one of
 // them does not answer all are pinged at every beat.
-const calmPings = 2
+const calmPings = 4
 
-// pingPause is how long until the next ping of a peer, when all have answered the last one or not. Settings that leave no room for fewer tries keep all.
+// longestCalm is the longest time between two contacts with a peer in plain service, when neither is late: who waits for the other's ping waits half a
+// beat longer than that takes.
+func longestCalm(set fsm.Settings) time.Duration { return calmPings*set.Ping + set.Ping/2 }
+
+// pingsLess: in plain service, when all peers have answered, fewer pings do. Whether a host was lost must be known all the same before its lease has run
+// out, which is waited for anyway: the tries that are evidence fit into a lease, no report grows too old, and no leader takes itself for blind. Settings
+// that leave no room for that keep every ping.
+func (n *Node) pingsLess(set fsm.Settings, allAnswer bool) bool {
+	tries := enoughTries * (tryTimeout(set) + set.Ping/10)
+	return allAnswer && n.calm.Load() && longestCalm(set)+tries <= set.Lease-set.Renew && longestCalm(set) < set.Lease/2 &&
+		2*longestCalm(set)+set.FailAfter <= set.ReportMaxAge
+}
+
+// tryTimeout is how long a peer may take to answer: a quarter of FailAfter is long for that, and short enough to have several tries before a node counts
+// as failed.
+func tryTimeout(set fsm.Settings) time.Duration { return max(set.FailAfter/4, set.Ping) }
+
+// pingPause is how long until the next ping of a peer, when all have answered the last one or not.
 func (n *Node) pingPause(set fsm.Settings, allAnswer bool) time.Duration {
 	period := set.Ping
-	if calm := calmPings * set.Ping; allAnswer && n.calm.Load() && 3*calm <= set.FailAfter && 2*calm+set.FailAfter <= set.ReportMaxAge {
-		period = calm
+	if n.pingsLess(set, allAnswer) {
+		period *= calmPings
 	}
 	return n.cfg.UntilBeat(period)
 }

@@ -63,9 +63,10 @@ func TestPingsAreFewerInPlainService(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		narrow, stale := set, set
-		narrow.FailAfter = 6*set.Ping - 1
-		stale.ReportMaxAge = 4*set.Ping + set.FailAfter - 1
+		narrow, stale, blind := set, set, set
+		narrow.Lease = longestCalm(set) + enoughTries*(set.FailAfter/4+set.Ping/10) + set.Renew - 1
+		stale.ReportMaxAge = 2*longestCalm(set) + set.FailAfter - 1
+		blind.Lease, blind.Renew, blind.FailAfter = 2*longestCalm(set), set.Ping/10, set.Ping/10
 		for _, c := range []struct {
 			what   string
 			set    fsm.Settings
@@ -73,11 +74,12 @@ func TestPingsAreFewerInPlainService(t *testing.T) {
 			answer bool
 			want   time.Duration
 		}{
-			{"plain service", set, true, true, 2 * set.Ping},
+			{"plain service", set, true, true, calmPings * set.Ping},
 			{"something goes on", set, false, true, set.Ping},
 			{"one does not answer", set, true, false, set.Ping},
-			{"three tries would not fit", narrow, true, true, set.Ping},
+			{"three tries would not fit into a lease", narrow, true, true, set.Ping},
 			{"reports would be too old", stale, true, true, set.Ping},
+			{"a leader would take itself for blind", blind, true, true, set.Ping},
 		} {
 			u.calm.Store(c.calm)
 			longest := time.Duration(0)

@@ -110,10 +110,13 @@ func (l *leading) run(ctx context.Context) {
 		for l.turn(ctx) {
 		}
 		// What changes wakes it; only the ages of what does not are looked for here.
-		if ping := l.n.settings().Ping; l.n.calm.Load() {
-			timer.Reset(l.n.cfg.UntilBeat(ping))
-		} else {
+		switch ping := l.n.settings().Ping; {
+		case !l.n.calm.Load():
 			timer.Reset(ping / 2)
+		case l.n.peers.allAnswer():
+			timer.Reset(l.n.cfg.UntilBeat(calmTurns * ping))
+		default:
+			timer.Reset(l.n.cfg.UntilBeat(ping))
 		}
 	}
 }

@@ -32,6 +32,8 @@ type peer struct {
 	run        string // run of its mysqld when it was last seen up, "" once it was seen gone
 	obs        fsm.Observation
 	obsAt      fsm.Instant
+	heard      fsm.Instant // a ping of its own arrived
+	pinged     fsm.Instant // it answered a ping of this node, as of when that was sent
 	leads      bool
 	refusals   []fsm.Verdict // what it refused in its last decision, as the leader
 	position   string        // newest position of its server that it told of ...
@@ -87,6 +89,10 @@ func (p *peers) watch(ctx context.Context, pe *peer) {
 			return
 		case <-pe.kick:
 		case <-timer.C:
+			if rest := p.spared(pe, p.n.settings()); rest > 0 {
+				timer.Reset(rest)
+				continue
+			}
 		}
 		set := p.n.settings()
 		begin := now()
@@ -102,6 +108,25 @@ func (p *peers) watch(ctx context.Context, pe *peer) {
 	}
 }
 
+// ownPings is how many pings' time passes at most between two own ones to a peer that pings this node: that a peer reaches this node's hbd does not
+// tell whether it is still to be reached at its own port.
+const ownPings = 2
+
+// spared is for how long a peer need not be pinged, 0 for not at all. In plain service one of two nodes pings and the other has its answer in that, both
+// ways. Who has not been pinged for half a beat longer than a period pings itself, and a peer that did not answer has to answer first.
+func (p *peers) spared(pe *peer, set fsm.Settings) time.Duration {
+	if !p.n.pingsLess(set, p.allAnswer()) {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t, period := now(), calmPings*set.Ping
+	if t-pe.heard >= period || t-pe.pinged >= ownPings*period-set.Ping/2 {
+		return 0
+	}
+	return pe.heard + longestCalm(set) - t
+}
+
 // allAnswer: while one does not, what this node sees of it is news to the others at every beat.
 func (p *peers) allAnswer() bool {
 	p.mu.Lock()
@@ -115,10 +140,10 @@ func (p *peers) allAnswer() bool {
 }
 
 func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) {
-	// A quarter of FailAfter is long for a ping and short enough to have several tries before a node counts as failed.
-	ctx, cancel := context.WithTimeout(ctx, max(set.FailAfter/4, set.Ping))
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout(set))
 	defer cancel()
 	var reply pingReply
+	begin := now()
 	err := p.n.client.Ping(ctx, p.address(pe), "ping", pingRequest{Obs: p.n.observation()}, &reply)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -130,16 +155,26 @@ func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) {
 	if err != nil {
 		pe.leads = false
 		if pe.noAgent++; pe.noAgent == enoughTries {
+			// Its own pings, until it stopped answering, prove nothing: it was last reached when it last answered. Older than FailAfter is no more
+			// evidence than that.
+			at := max(pe.pinged, now()-set.FailAfter)
+			pe.lastAgent, pe.lastServer = min(pe.lastAgent, at), min(pe.lastServer, at)
 			// Connections kept from before it went are dead, and each would cost a call its deadline when it is back.
 			p.n.client.Forget(pe.member.API)
 		}
 		return
 	}
-	pe.lastAgent, pe.noAgent, pe.leads, pe.instance, pe.refusals = now(), 0, reply.Leads, reply.Instance, reply.Refusals
-	if reply.Obs.Server.State == fsm.ServerUp || pe.member.Role == fsm.RoleWitness {
+	pe.pinged, pe.leads, pe.instance, pe.refusals = begin, reply.Leads, reply.Instance, reply.Refusals
+	p.contact(pe, reply.Obs)
+}
+
+// contact notes that a peer is there, with what it says of itself.
+func (p *peers) contact(pe *peer, obs fsm.Observation) {
+	pe.lastAgent, pe.noAgent = now(), 0
+	if obs.Server.State == fsm.ServerUp || pe.member.Role == fsm.RoleWitness {
 		pe.lastServer, pe.noServer = pe.lastAgent, 0
 	}
-	p.keep(pe, reply.Obs)
+	p.keep(pe, obs)
 }
 
 // tryServer reaches for the peer's mysqld itself, but only while its hbd does not answer: then it is evidence.
@@ -157,7 +192,7 @@ func (p *peers) tryServer(ctx context.Context, pe *peer, set fsm.Settings) {
 	if !due || pe.member.Role == fsm.RoleWitness || p.n.cfg.Prober == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, max(set.FailAfter/4, set.Ping))
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout(set))
 	defer cancel()
 	err := p.n.cfg.Prober.Reach(ctx, pe.member.Address, pe.member.MySQLPort)
 	p.mu.Lock()
@@ -221,11 +256,18 @@ func (p *peers) noteRun(pe *peer, sv fsm.ServerStatus) {
 	}
 }
 
-// received stores what a peer says of itself in a ping of its own.
+// received stores what a peer says of itself in a ping of its own. It counts as having reached the peer only while that answers this node, too: a path that
+// works in one direction is none.
 func (p *peers) received(from fsm.NodeID, obs fsm.Observation) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if pe, ok := p.known[from]; ok {
+	pe, ok := p.known[from]
+	switch {
+	case !ok:
+	case pe.agentOK:
+		pe.heard = now()
+		p.contact(pe, obs)
+	default:
 		p.keep(pe, obs)
 	}
 }

@@ -77,6 +77,86 @@ func TestOneAnswerTakesTheEvidenceAway(t *testing.T) {
 	}
 }
 
+// TestPingOfAPeerCountsOnlyWhileItAnswers: a path that works in one direction is none.
+func TestPingOfAPeerCountsOnlyWhileItAnswers(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	pings := func(seq uint64) {
+		u.peers.received("db2", fsm.Observation{Node: "db2", Run: "r", Sequence: seq, Serving: seq, Server: fsm.ServerStatus{State: fsm.ServerUp}})
+	}
+	pe := u.aged("db2")
+	pe.noAgent, pe.noServer = enoughTries, enoughTries
+	pings(1)
+	if s := u.sight("db2"); s.AgentAge <= u.settings().FailAfter || s.ServerAge <= u.settings().FailAfter {
+		t.Errorf("it does not answer, and its own ping makes it reachable: %+v", s)
+	}
+	if got, _, _ := u.peers.observed("db2"); got.Serving != 1 {
+		t.Errorf("what it said is not kept: %+v", got)
+	}
+	pe.agentOK = true
+	pings(2)
+	if s := u.sight("db2"); s.AgentAge > u.settings().FailAfter || s.ServerAge > u.settings().FailAfter {
+		t.Errorf("it answers, and its own ping does not count: %+v", s)
+	}
+}
+
+// TestOneOfTwoPings: only in plain service. Whenever the last ping of the peer came, this node tries itself before longestCalm has passed since.
+func TestOneOfTwoPings(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	set := u.settings()
+	period := calmPings * set.Ping
+	pe, other := u.peers.known["db2"], u.peers.known["db3"]
+	for _, c := range []struct {
+		what          string
+		calm, answers bool
+		heard, pinged time.Duration // ago
+		want          bool
+	}{
+		{"it has just pinged", true, true, 0, 0, true},
+		{"it pinged nearly a period ago", true, true, period - set.Ping/10, period, true},
+		{"it has not pinged for a period", true, true, period, 0, false},
+		{"it was not asked itself for long", true, true, 0, ownPings * period, false},
+		{"something goes on", false, true, 0, 0, false},
+		{"another peer does not answer", true, false, 0, 0, false},
+	} {
+		u.calm.Store(c.calm)
+		pe.agentOK, other.agentOK = true, c.answers
+		begun := now()
+		pe.heard, pe.pinged = begun-c.heard, begun-c.pinged
+		rest := u.peers.spared(pe, set)
+		if (rest > 0) != c.want {
+			t.Errorf("%s: spared for %v", c.what, rest)
+		}
+		if late := begun + rest - pe.heard; rest > 0 && late > longestCalm(set) {
+			t.Errorf("%s: it is tried %v after it was last heard, at most %v is allowed", c.what, late, longestCalm(set))
+		}
+	}
+	pe.agentOK, other.agentOK = false, true
+	pe.heard, pe.pinged = now(), now()
+	if rest := u.peers.spared(pe, set); rest > 0 {
+		t.Errorf("it did not answer, and is not tried again for %v", rest)
+	}
+}
+
+// TestPingsOfAPeerThatDoesNotAnswerAreForgotten: they reached this node, and nothing reaches that one.
+func TestPingsOfAPeerThatDoesNotAnswerAreForgotten(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	set := u.settings()
+	pe := u.peers.known["db2"]
+	pe.agentOK, pe.pinged = true, now()-time.Minute
+	u.peers.received("db2", fsm.Observation{Node: "db2", Run: "r", Sequence: 1, Server: fsm.ServerStatus{State: fsm.ServerUp}})
+	u.w.hosts["db2"].change(func() { u.w.hosts["db2"].reachable = false })
+	for range enoughTries {
+		u.peers.ping(u.short(), pe, set)
+		u.peers.tryServer(u.short(), pe, set)
+	}
+	if s := u.sight("db2"); s.AgentAge <= set.FailAfter || s.ServerAge <= set.FailAfter {
+		t.Errorf("it did not answer %d times, and was last reached when it pinged: %+v", enoughTries, s)
+	}
+}
+
 // TestServerIsTriedOnlyWhileItsHbdIsSilent.
 func TestServerIsTriedOnlyWhileItsHbdIsSilent(t *testing.T) {
 	u := newUnit(t)

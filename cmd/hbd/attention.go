@@ -9,7 +9,7 @@ import (
 )
 
 // calmLooks is how many pings' time passes between two looks at a server in service. Its death is seen at once all the same.
-const calmLooks = 2
+const calmLooks = 4
 
 // ownGC lets the heap grow to three times what is live before it is collected, Go's default being twice: some megabytes for a
 // fiftieth of what hbd takes of a processor.

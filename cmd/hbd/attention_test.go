@@ -21,6 +21,9 @@ func onThree(t *testing.T, set string) *attention {
 	return newAttention(100*time.Millisecond, beat)
 }
 
+// calmPause is what beat leaves of so many pings.
+const calmPause = calmLooks*100*time.Millisecond - time.Millisecond
+
 func TestAttention(t *testing.T) {
 	a := onThree(t, "")
 	looks := 0
@@ -30,7 +33,7 @@ func TestAttention(t *testing.T) {
 		procs int
 		pause time.Duration
 		looks int
-	}{{true, 3, 99 * time.Millisecond, 0}, {false, 1, 199 * time.Millisecond, 0}, {false, 1, 199 * time.Millisecond, 0}, {true, 3, 99 * time.Millisecond, 1}} {
+	}{{true, 3, 99 * time.Millisecond, 0}, {false, 1, calmPause, 0}, {false, 1, calmPause, 0}, {true, 3, 99 * time.Millisecond, 1}} {
 		a.set(step.on)
 		if looks != step.looks {
 			t.Errorf("attentive %t: %d looks were asked for, want %d", step.on, looks, step.looks)
@@ -51,7 +54,7 @@ func TestAttentionLeavesProcessorsToWhoSetsThem(t *testing.T) {
 	if got := runtime.GOMAXPROCS(0); got != 3 {
 		t.Errorf("%d processors, 3 were asked for", got)
 	}
-	if got := a.pause(); got != 199*time.Millisecond {
+	if got := a.pause(); got != calmPause {
 		t.Errorf("%v to the next look", got)
 	}
 }
