@@ -28,6 +28,7 @@ func TestBenchCost(t *testing.T) {
 	with := newGroup(t, sandbox.Options{Name: "cost-hbd"})
 	without := newGroup(t, sandbox.Options{Name: "cost-bare", Bare: true})
 	a, b := with.ensure(t), without.ensure(t)
+	defer keepLogs(t, with, "cost")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
 	replicateByHand(ctx, t, b)

@@ -62,7 +62,7 @@ var benchCases = []benchCase{
 
 // benchLoad is 4 clients that write some 200 rows a second together. They give up connecting to a silent address soon, but wait for an answer as
 // clients do: whoever takes over frees them. They are looked at seldom: else what looking costs would be measured, on a machine that all hosts share.
-var benchLoad = Load{Pause: 18 * time.Millisecond, Retry: 4 * time.Millisecond, Connect: 100 * time.Millisecond, Answer: 2 * time.Second, Look: 50 * time.Millisecond}
+var benchLoad = Load{Every: 20 * time.Millisecond, Pause: 18 * time.Millisecond, Retry: 4 * time.Millisecond, Connect: 100 * time.Millisecond, Answer: 2 * time.Second, Look: 50 * time.Millisecond}
 
 // benchRuns is how often something is measured unless HIGHBASE_BENCH_RUNS says otherwise; it skips the test if no
 // benchmark is asked for.

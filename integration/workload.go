@@ -29,7 +29,8 @@ const createTable = `CREATE TABLE IF NOT EXISTS ` + table + ` (
 // Load says how the workload behaves. Zero values are replaced by defaults.
 type Load struct {
 	Writers int           // connections that write; 4
-	Pause   time.Duration // between two rows of one writer; 3 ms, so that the machine is not the limit
+	Pause   time.Duration // between two rows of one writer, and twice that between two reads; 3 ms, so that the machine is not the limit
+	Every   time.Duration // a writer's instead of Pause: from one row to its next, by the clock; the writers take turns in it
 	Retry   time.Duration // before a client that was reset tries again; 2 ms, as a pool does: what is measured is the service, not a sleep
 	Connect time.Duration // bound of a connect; 200 ms, as a pool with a short timeout has
 	Answer  time.Duration // bound of a statement; 2 s
@@ -182,6 +183,7 @@ func (w *Workload) write(ctx context.Context, writer int) {
 			conn.Close()
 		}
 	}()
+	turn := w.turns(writer)
 	for seq := 1; ctx.Err() == nil; {
 		if conn == nil {
 			var err error
@@ -204,8 +206,18 @@ func (w *Workload) write(ctx context.Context, writer int) {
 			pause(ctx, w.load.Retry)
 			continue
 		}
-		pause(ctx, w.load.Pause)
+		pause(ctx, turn())
 	}
+}
+
+// turns tells how long a writer waits after a row. With Every, rows are due by the clock, as what many clients ask for is: a pause after each answer would
+// end with all writers in step (they share commits) and nobody writing in between. Turns that were missed are not made up for.
+func (w *Workload) turns(writer int) func() time.Duration {
+	if w.load.Every == 0 {
+		return func() time.Duration { return w.load.Pause }
+	}
+	first := time.Now().Add(w.load.Every * time.Duration(writer-1) / time.Duration(w.load.Writers))
+	return func() time.Duration { return w.load.Every - time.Since(first)%w.load.Every }
 }
 
 // Error numbers of a server that gives up a statement which may have been committed:
