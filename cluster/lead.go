@@ -42,6 +42,7 @@ type leading struct {
 	busy       *fsm.Busy                  // what the old primary of the running operation last said about its clients ...
 	askingBusy bool                       // ... and is being asked again
 	idle       fsm.Instant                // since when the primary at rest says that it does not serve, 0 when it serves
+	served     fsm.Instant                // since when the primary of the running operation says that it serves, 0 when it does not
 }
 
 type stepKey struct {
@@ -173,7 +174,7 @@ func (l *leading) view(st fsm.State) fsm.View {
 	l.enter(st, v.Now)
 	v.StepSince, v.Answers, v.Fence, v.Release, v.Reached, v.ReleaseError = l.since, slices.Clone(l.answers), l.fence, l.release, l.reached, l.failed
 	v.Phases, v.Busy = slices.Clone(l.phases), l.busy
-	v.NotServing = l.notServing(st, v)
+	v.NotServing, v.ServingSince = l.notServing(st, v), l.servingSince(st, v)
 	if breakLeaseWait {
 		v.LeaseClear = 0
 	}
@@ -231,6 +232,17 @@ func (l *leading) notServing(st fsm.State, v fsm.View) fsm.Instant {
 		l.idle = v.Now
 	}
 	return l.idle
+}
+
+// servingSince is since when the primary of an operation under way reports that it serves the present epoch; 0 when it does not.
+func (l *leading) servingSince(st fsm.State, v fsm.View) fsm.Instant {
+	switch {
+	case st.Op == nil || st.Primary == "" || v.Node(st.Primary).Obs.Serving != st.Epoch:
+		l.served = 0
+	case l.served == 0:
+		l.served = v.Now
+	}
+	return l.served
 }
 
 // enter notes a new step. Answers belong to an epoch of an operation: those of another are forgotten.

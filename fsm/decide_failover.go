@@ -3,6 +3,7 @@ package fsm
 import (
 	"fmt"
 	"slices"
+	"time"
 )
 
 // takeover begins the change of a primary whose host, link or hbd is lost.
@@ -137,11 +138,19 @@ func (d *deciding) newSet(to NodeID) []SyncMember {
 	return out
 }
 
+// settlePause is how long a new primary serves before its epoch is settled: an fsync on every node, and what the nodes do then, would come between the
+// clients that return and their first commits. An epoch may always be settled later.
+const settlePause = 20 * time.Millisecond
+
 // promoted: settle when the new primary serves; try another when it cannot finish.
 func (d *deciding) promoted() {
 	to := d.s.Primary
 	n := d.v.Node(to)
 	if d.v.Fresh(d.s, to) && n.Obs.Serving == d.s.Epoch && n.Obs.Epoch == d.s.Epoch {
+		if d.v.ServingSince != 0 && d.v.Now-d.v.ServingSince < settlePause {
+			d.say("promoting.wait", to, false, "%s serves epoch %d: settled as soon as its clients are back", to, d.s.Epoch)
+			return
+		}
 		d.propose(Command{Settle: &Settle{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Phases: append(slices.Clone(d.v.Phases), n.Obs.Phases...)}})
 		return
 	}

@@ -162,6 +162,7 @@ type View struct {
 	ReleaseError string
 	Busy         *Busy        // what the primary last answered about its clients; nil when it was not asked
 	NotServing   Instant      // since when the primary at rest says that it does not serve; 0 when it does
+	ServingSince Instant      // since when the primary of an operation under way says that it serves the present epoch; 0 when it does not
 	Phases       []PhaseTime  // how long the phases took that this leader led
 	CaughtUp     []SyncMember // incarnations seen to hold what the primary had after they were first seen
 }

@@ -77,6 +77,18 @@ var operationCases = []ruleCase{
 		c.serve("db2")
 		return c
 	}},
+	{code: "promoting.settle", name: "its clients are on their way", acts: true, verdict: "promoting.wait", make: func(t *testing.T) *scene {
+		c := promotedTakeover(t)
+		c.serve("db2")
+		c.served = settlePause - 1
+		return c
+	}},
+	{code: "promoting.settle", name: "its clients have had time", acts: true, commands: []string{"settle"}, make: func(t *testing.T) *scene {
+		c := promotedTakeover(t)
+		c.serve("db2")
+		c.served = settlePause
+		return c
+	}},
 	{code: "promoting.settle", name: "it does not serve yet", acts: true, verdict: "promoting.wait", make: promotedTakeover},
 	{code: "promoting.settle", name: "it serves the epoch before", acts: true, verdict: "promoting.wait", make: func(t *testing.T) *scene {
 		c := promotedTakeover(t)

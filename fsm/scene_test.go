@@ -28,6 +28,7 @@ type scene struct {
 	caughtUp    []SyncMember
 	untried     NodeID        // chained, and nothing has come over that yet
 	idle        time.Duration // how long the primary has said that it does not serve
+	served      time.Duration // for so long the primary of the running operation has served; 0 when it does not, or nobody looked
 	last        Decision
 	unable      map[NodeID]Instant // since when a member cannot acknowledge
 	changeIndex uint64
@@ -183,6 +184,9 @@ func (c *scene) view() View {
 		Release: c.release, Reached: c.reached, CaughtUp: c.caughtUp}
 	if c.idle > 0 {
 		v.NotServing = max(1, c.now-c.idle)
+	}
+	if c.served > 0 {
+		v.ServingSince = max(1, c.now-c.served)
 	}
 	for _, m := range c.s.Members {
 		o := *c.obs[m.ID]
