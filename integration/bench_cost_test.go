@@ -76,6 +76,17 @@ func (r rate) String() string {
 	return fmt.Sprintf("%.0f writes/s (mysqld %.0f us of the processors for each, hbd %.1f %% of a core on each host)", r.writes, r.mysqld, r.hbd)
 }
 
+// awaitService waits for a cluster to serve; one without hbd always does.
+func awaitService(ctx context.Context, t *testing.T, c *Cluster) {
+	t.Helper()
+	if c.api == nil || len(c.Facts.Hosts) == 0 || c.Facts.Hosts[0].API == "" {
+		return
+	}
+	if _, err := c.AwaitHealthy(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // writeRate lets clients write to one cluster while the other stands still, and counts what is acknowledged in a second.
 func writeRate(ctx context.Context, t *testing.T, c, still *Cluster, load Load) rate {
 	t.Helper()
@@ -90,13 +101,10 @@ func writeRate(ctx context.Context, t *testing.T, c, still *Cluster, load Load) 
 				t.Fatal(err)
 			}
 		}
+		// It stood still, and its lease ran out. Who stands still again while it fences itself has let the deadline of that pass, and kills its server.
+		awaitService(ctx, t, still)
 	}()
-	if c.api != nil && len(c.Facts.Hosts) > 0 && c.Facts.Hosts[0].API != "" {
-		// It stood still itself a moment ago, and its lease ran out.
-		if _, err := c.AwaitHealthy(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
+	awaitService(ctx, t, c)
 	w, err := c.StartWorkload(ctx, load)
 	if err != nil {
 		t.Fatal(err)
