@@ -114,9 +114,14 @@ func TestCutThread(t *testing.T) {
 		nodes := cluster(t, k, 3, true)
 		source := nodes[0]
 		ctx := testContext(t)
-		before, err := source.Replicas(ctx)
-		source.must(err)
-		if len(before) != 2 || before[0].Port == 0 || before[0].Port == before[1].Port {
+		var before []Replica
+		source.eventually("both dump threads: a replica is connected before its own shows as one", func() (ok bool) {
+			var err error
+			before, err = source.Replicas(ctx)
+			source.must(err)
+			return len(before) == 2
+		})
+		if before[0].Port == 0 || before[0].Port == before[1].Port {
 			t.Fatalf("replicas %+v", before)
 		}
 		source.must(source.CutThread(ctx, before[0].ID))
