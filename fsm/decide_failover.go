@@ -139,7 +139,7 @@ func (d *deciding) newSet(to NodeID) []SyncMember {
 }
 
 // settlePause is how long a new primary serves before its epoch is settled: an fsync on every node, and what the nodes do then, would come between the
-// clients that return and their first commits. An epoch may always be settled later.
+// clients that return and their first commits. It is a time and not their return, because there may be none. An epoch may always be settled later.
 const settlePause = 20 * time.Millisecond
 
 // promoted: settle when the new primary serves; try another when it cannot finish.
@@ -148,7 +148,7 @@ func (d *deciding) promoted() {
 	n := d.v.Node(to)
 	if d.v.Fresh(d.s, to) && n.Obs.Serving == d.s.Epoch && n.Obs.Epoch == d.s.Epoch {
 		if d.v.ServingSince != 0 && d.v.Now-d.v.ServingSince < settlePause {
-			d.say("promoting.wait", to, false, "%s serves epoch %d: settled as soon as its clients are back", to, d.s.Epoch)
+			d.say("promoting.wait", to, false, "%s serves epoch %d: settled in a moment, its clients come back first", to, d.s.Epoch)
 			return
 		}
 		d.propose(Command{Settle: &Settle{OpID: d.s.Op.ID, Epoch: d.s.Epoch, Phases: append(slices.Clone(d.v.Phases), n.Obs.Phases...)}})
