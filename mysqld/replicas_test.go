@@ -91,19 +91,21 @@ func TestCutReplica(t *testing.T) {
 }
 
 // TestCutReplicaReturnsWhenNotBlocked is the control of the block that goes before.
+// It ends one thread and no more: whoever goes on ending what comes back at once
+// meets an error of MariaDB's (docs/SERVERS.md, cut while it connects).
 func TestCutReplicaReturnsWhenNotBlocked(t *testing.T) {
 	t.Parallel()
 	nodes := cluster(t, kinds[0], 2, true)
 	source := nodes[0]
-	before := source.replicas("127.0.0.1")
-	n, err := source.CutReplica(testContext(t), "127.0.0.1")
-	source.must(err)
-	if n == 0 {
-		t.Fatal("nothing was cut")
-	}
+	var before []Replica
+	source.eventually("its dump thread", func() bool {
+		before = source.replicas("127.0.0.1")
+		return len(before) == 1
+	})
+	source.must(source.CutThread(testContext(t), before[0].ID))
 	source.eventually("its return", func() bool {
 		now := source.replicas("127.0.0.1")
-		return len(now) == 1 && len(before) == 1 && now[0].ID != before[0].ID
+		return len(now) == 1 && now[0].ID != before[0].ID
 	})
 	nodes[1].connected(true) // and it acknowledges again
 }
