@@ -32,6 +32,7 @@ var allowed = map[string]struct{ ours, outside []string }{
 	"vip":               {outside: []string{"github.com/mdlayher/", "github.com/vishvananda/", "github.com/google/nftables", "golang.org/x/sys", "golang.org/x/net"}},
 	"vip/viptest":       {ours: []string{"vip"}},
 	"mysqld":            {ours: []string{"fsm/gtid"}, outside: []string{"github.com/go-sql-driver/mysql", "github.com/coreos/go-systemd/v22", "github.com/godbus/dbus/v5", "golang.org/x/sys"}},
+	"internal/porttest": {},
 	"mysqld/mysqldtest": {ours: []string{"fsm/gtid", "mysqld"}, outside: []string{"github.com/go-sql-driver/mysql"}},
 	"probe":             {ours: []string{"fsm", "fsm/gtid", "mysqld"}, outside: []string{"github.com/go-sql-driver/mysql", "github.com/mdlayher/", "golang.org/x/sys"}},
 	"cluster": {ours: []string{"fsm", "fsm/gtid", "cluster/api", "cluster/rpc", "cluster/raftnode", "cluster/gossip", "cluster/identity", "cluster/transfer"},

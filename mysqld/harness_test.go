@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/highbase/highbase/internal/porttest"
 )
 
 // testTimeout bounds a test's waiting; it says nothing about speed.
@@ -75,7 +77,7 @@ func newNode(t *testing.T, k *kind, id int, extra ...string) *node {
 	if out, err := exec.Command("cp", "-a", "--reflink=auto", "--sparse=always", template, dir).CombinedOutput(); err != nil {
 		t.Fatalf("copying the template: %v: %s", err, out)
 	}
-	n := &node{kind: k, t: t, id: id, dir: dir, port: freePort(t), socket: filepath.Join(dir, "s")}
+	n := &node{kind: k, t: t, id: id, dir: dir, port: porttest.Free(t), socket: filepath.Join(dir, "s")}
 	n.service = n.newService(extra...)
 	n.Server, err = Open(Config{
 		Dialect: k.dialect, Socket: n.socket, Host: "127.0.0.1", Port: n.port,
@@ -135,16 +137,6 @@ func (n *node) newService(extra ...string) Service {
 }
 
 func (n *node) dataDir() string { return filepath.Join(n.dir, "data") }
-
-// freePort asks the kernel for one.
-func freePort(t *testing.T) uint16 {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
-}
 
 // start starts the server and fails the test if it does not come.
 func (n *node) start(opts StartOptions) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/highbase/highbase/fsm"
+	"github.com/highbase/highbase/internal/porttest"
 )
 
 func TestKillIsSeenAtOnce(t *testing.T) { eachServer(t, testKillIsSeenAtOnce) }
@@ -99,17 +100,23 @@ func testTooManyConnectionsIsUp(t *testing.T, dialect string) {
 	h := newHost(t, dialect, "", nil, "--max-connections=12")
 	app := h.connect(t, "app", "app")
 	ctx := context.Background()
-	for {
-		conn, err := app.Conn(ctx)
-		if err != nil {
+	// Whoever is refused may have been in the way of a login of the prober's that ends: what that leaves is taken too.
+	h.await(t, "up with too many connections", func(st fsm.ServerStatus) bool {
+		if st.State == fsm.ServerUp && st.Fault == FaultTooManyConnections {
+			return true
+		}
+		for {
+			conn, err := app.Conn(ctx)
+			if err == nil {
+				t.Cleanup(func() { conn.Close() })
+				continue
+			}
 			if !strings.Contains(err.Error(), "1040") {
 				t.Fatal(err)
 			}
-			break
+			return false
 		}
-		defer conn.Close()
-	}
-	h.awaitFault(t, fsm.ServerUp, FaultTooManyConnections)
+	})
 	if err := h.prober.Reach(ctx, "127.0.0.1", h.port); err != nil {
 		t.Errorf("a full server counts as out of reach: %v", err)
 	}
@@ -235,7 +242,7 @@ func testReach(t *testing.T, dialect string) {
 	if err := stranger.Reach(ctx, "127.0.0.1", h.port); err != nil {
 		t.Errorf("a refused password is an answer: %v", err)
 	}
-	if err := h.prober.Reach(ctx, "127.0.0.1", freePort(t)); err == nil {
+	if err := h.prober.Reach(ctx, "127.0.0.1", porttest.Free(t)); err == nil {
 		t.Error("reached where nobody listens")
 	}
 	var aborted string

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/highbase/highbase/fsm"
+	"github.com/highbase/highbase/internal/porttest"
 	"github.com/highbase/highbase/mysqld"
 )
 
@@ -47,7 +47,7 @@ func newHost(t *testing.T, dialect, where string, change func(*Config), options 
 	if where == "" {
 		where = dir
 	}
-	h := &host{dialect: dialect, dir: dir, datadir: filepath.Join(where, "data"), socket: filepath.Join(dir, "s"), port: freePort(t)}
+	h := &host{dialect: dialect, dir: dir, datadir: filepath.Join(where, "data"), socket: filepath.Join(dir, "s"), port: porttest.Free(t)}
 	if out, err := exec.Command("cp", "-r", "--sparse=always", template, h.datadir).CombinedOutput(); err != nil {
 		t.Fatalf("copying the data directory: %v: %s", err, out)
 	}
@@ -155,14 +155,4 @@ func (h *host) connect(t *testing.T, user, password string) *sql.DB {
 	db := sql.OpenDB(connector)
 	t.Cleanup(func() { db.Close() })
 	return db
-}
-
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return uint16(ln.Addr().(*net.TCPAddr).Port)
 }

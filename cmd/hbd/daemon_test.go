@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/highbase/highbase/cluster/identity"
+	"github.com/highbase/highbase/internal/porttest"
 	"github.com/highbase/highbase/mysqld"
 )
 
@@ -30,16 +31,6 @@ func TestMain(m *testing.M) {
 		os.Exit(exitFailed)
 	}
 	os.Exit(m.Run())
-}
-
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return uint16(ln.Addr().(*net.TCPAddr).Port)
 }
 
 // witness is the configuration of a node without a database, all on loopback.
@@ -56,7 +47,7 @@ peers:
   - {id: db2, address: 127.0.0.3}
   - {id: w1, address: 127.0.0.1, role: witness}
 vips: [{address: 10.77.0.100, interface: lo}]
-`, t.TempDir(), freePort(t), freePort(t), freePort(t), freePort(t))
+`, t.TempDir(), porttest.Free(t), porttest.Free(t), porttest.Free(t), porttest.Free(t))
 	c, err := parseConfig("hbd.yaml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
