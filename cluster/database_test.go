@@ -260,12 +260,15 @@ func (h *host) Discard(ctx context.Context, sever func() error) error {
 func (h *host) Purged(context.Context) (string, error) { return "", nil }
 
 // BecomeSource is the four in their order: each is noted and checked by itself.
-func (h *host) BecomeSource(ctx context.Context, position string, acks int, sever func() error) (string, error) {
-	received, err := h.Freeze(ctx, sever)
+func (h *host) BecomeSource(ctx context.Context, p Promotion) (string, error) {
+	received, err := h.Freeze(ctx, p.Sever)
 	if err != nil {
 		return "", err
 	}
-	for _, target := range slices.Compact([]string{position, received}) {
+	if p.Final && received != p.Position {
+		h.w.breach("%s: its source is said to have let go at %q, and %q was received", h.id, p.Position, received)
+	}
+	for _, target := range slices.Compact([]string{p.Position, received}) {
 		if err := h.Drain(ctx, target); err != nil {
 			return "", err
 		}
@@ -273,7 +276,7 @@ func (h *host) BecomeSource(ctx context.Context, position string, acks int, seve
 	if err := h.StopReplication(ctx); err != nil {
 		return "", err
 	}
-	return h.Server().Started, h.SourceSync(ctx, acks)
+	return h.Server().Started, h.SourceSync(ctx, p.Acks)
 }
 
 // BecameSource tells nothing new: what is looked at here is the truth.

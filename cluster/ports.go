@@ -75,9 +75,9 @@ type Database interface {
 	Discard(ctx context.Context, sever func() error) error
 	// Purged is what this server has executed and can send to nobody any more; "" where a position does not tell (MariaDB).
 	Purged(ctx context.Context) (string, error)
-	// BecomeSource is Freeze, Drain to position and to all that was received, StopReplication and SourceSync in one, with as few statements as they
+	// BecomeSource is Freeze, Drain to the position and to all that was received, StopReplication and SourceSync in one, with as few statements as they
 	// need: clients wait meanwhile. It refuses what each of them refuses. It returns the run of mysqld that became one, "" if that is not known.
-	BecomeSource(ctx context.Context, position string, acks int, sever func() error) (run string, err error)
+	BecomeSource(ctx context.Context, p Promotion) (run string, err error)
 	// ForgetSource removes what BecomeSource left of the source that was.
 	ForgetSource(ctx context.Context) error
 	// WriteBarrier writes this epoch's row and returns when its commit is acknowledged.
@@ -103,6 +103,14 @@ type Database interface {
 	PrepareRewind(ctx context.Context, history string) (saved string, err error)
 	// FinishRewind is called after a start with rewind.
 	FinishRewind(ctx context.Context) error
+}
+
+// Promotion says how a replica becomes a source.
+type Promotion struct {
+	Position string       // what it must hold
+	Final    bool         // its source had let go at Position: nothing was or will be sent behind it, whole or in half
+	Acks     int          // how many acknowledgements a commit waits for; 0: none
+	Sever    func() error // destroys the connection to the source that was
 }
 
 // Replica is one replica that is connected to this host's mysqld.

@@ -34,7 +34,7 @@ func (n *Node) stopFollowing(ctx context.Context, a fsm.Action, st fsm.State) er
 		}
 	}
 	// After a restart of mysqld both threads are stopped: this starts the applier in the one way that forgets nothing.
-	became, err := n.cfg.Database.BecomeSource(ctx, position, st.SourceAcks(), n.severSource(st))
+	became, err := n.cfg.Database.BecomeSource(ctx, Promotion{Position: position, Final: letGo(st, n.cfg.Node), Acks: st.SourceAcks(), Sever: n.severSource(st)})
 	if err != nil {
 		return err
 	}
@@ -49,6 +49,12 @@ func (n *Node) stopFollowing(ctx context.Context, a fsm.Action, st fsm.State) er
 	}
 	n.stats.phase("drain", now()-begin)
 	return nil
+}
+
+// letGo tells whether the old primary said by itself that the operation's position is all that there is: it was read-only by then, and let go.
+func letGo(st fsm.State, to fsm.NodeID) bool {
+	op := st.Op
+	return op != nil && op.To == to && op.Position != "" && op.Fetch == "" && op.Fence != nil && op.Fence.Kind == fsm.EvidenceRelease
 }
 
 // endReceiving stops the receiver of a candidate that holds all that the old primary had, while its promotion is being committed: clients wait for that

@@ -118,7 +118,7 @@ func testEventsFollow(t *testing.T, k *kind) {
 	}
 
 	source.must(source.SetReadOnly(ctx))
-	_, err := replica.BecomeSource(ctx, source.status().Executed, 1, nil)
+	_, err := replica.BecomeSource(ctx, Promotion{Position: source.status().Executed, Acks: 1})
 	replica.must(err)
 	for name, state := range replica.events() {
 		if state != EventOnSource {

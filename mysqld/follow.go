@@ -133,14 +133,14 @@ func (s *Server) discard(ctx context.Context, src Source, st Status) (FollowResu
 }
 
 // repoint gives the source. The receiver is stopped, and everything is applied or
-// the applier runs.
+// the applier runs: that of a source which has not forgotten its own source, too.
 func (s *Server) repoint(ctx context.Context, src Source) (FollowResult, error) {
+	s.retired.end()
 	st, err := s.Status(ctx)
 	if err != nil {
 		return FollowResult{}, err
 	}
 	w := s.dialect.words()
-	s.retired.end()
 	if st.SQLRunning && st.SourceByGTID && s.dialect.repointsWhileApplying() {
 		return s.changeUnderApplier(ctx, src, st)
 	}

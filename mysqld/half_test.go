@@ -157,7 +157,7 @@ func testHalfReceivedTransaction(t *testing.T, k *kind, bytes int64, atOnce bool
 	ctx := testContext(t)
 	began := time.Now()
 	if atOnce {
-		_, err := replica.BecomeSource(ctx, before.Received, 1, nil)
+		_, err := replica.BecomeSource(ctx, Promotion{Position: before.Received, Acks: 1})
 		replica.must(err)
 	}
 	received, err := replica.Freeze(ctx, nil)

@@ -49,24 +49,39 @@ func (s *Server) StopReplication(ctx context.Context) error {
 	return execute(ctx, s.db, w.forgetSource)
 }
 
-// BecomeSource makes a replica a source: Freeze, Drain to position and to all
+// Promotion says how a replica becomes a source.
+type Promotion struct {
+	// Position is what it must hold.
+	Position string
+	// Final tells that nothing was or will be sent behind Position: its source had
+	// let go of it. Then nothing can have come in half, and an applier that has
+	// applied everything runs on, with nothing to do, until ForgetSource: STOP
+	// takes up to 5 ms, in which clients would wait.
+	Final bool
+	// Acks is how many acknowledgements a commit waits for; 0 is semi-sync off.
+	Acks int
+	// Sever destroys the receiver's connection, as for Freeze.
+	Sever func() error
+}
+
+// BecomeSource makes a replica a source: Freeze, Drain to the position and to all
 // that was received, StopReplication and EnableSourceSemiSync (off for 0 acks)
 // in as few statements as these need, because clients wait meanwhile. Nothing is
 // stopped before everything received is applied, and forgetting the source is left
 // to ForgetSource. Errors are those of the four.
 //
 // It may be repeated, also after any part of it. A server without a source must
-// hold position already. It returns the run of the server (Status.Incarnation) of
-// which all this is true, empty if that cannot be told.
-func (s *Server) BecomeSource(ctx context.Context, position string, acks int, sever func() error) (run string, err error) {
+// hold the position already. It returns the run of the server (Status.Incarnation)
+// of which all this is true, empty if that cannot be told.
+func (s *Server) BecomeSource(ctx context.Context, p Promotion) (run string, err error) {
 	before := s.peer.current()
-	if err := s.endReplication(ctx, position, sever); err != nil {
+	if err := s.endReplication(ctx, p); err != nil {
 		return "", fmt.Errorf("becoming a source: %w", err)
 	}
-	if acks == 0 {
+	if p.Acks == 0 {
 		err = s.DisableSourceSemiSync(ctx)
 	} else {
-		err = s.EnableSourceSemiSync(ctx, acks)
+		err = s.EnableSourceSemiSync(ctx, p.Acks)
 	}
 	if err != nil || before == (process{}) || s.peer.current() != before {
 		return "", err
@@ -74,7 +89,7 @@ func (s *Server) BecomeSource(ctx context.Context, position string, acks int, se
 	return before.incarnation(), nil
 }
 
-func (s *Server) endReplication(ctx context.Context, position string, sever func() error) error {
+func (s *Server) endReplication(ctx context.Context, p Promotion) error {
 	unlock, err := s.lockReplication(ctx)
 	if err != nil {
 		return err
@@ -86,17 +101,20 @@ func (s *Server) endReplication(ctx context.Context, position string, sever func
 		return err
 	}
 	if !st.HasReplication {
-		if s.applied(st, position) {
+		if s.applied(st, p.Position) {
 			return nil
 		}
-		return s.drain(ctx, position)
+		return s.drain(ctx, p.Position)
 	}
-	if st, err = s.freeze(ctx, st, sever); err != nil {
-		return err
+	// A receiver that was stopped beside the commit needs no second look: Position says all that it can have received.
+	if !p.Final || st.IORunning != ThreadNo || !st.SQLRunning {
+		if st, err = s.freeze(ctx, st, p.Sever); err != nil {
+			return err
+		}
 	}
 	// The receiver is stopped: what one reading shows as applied needs no wait. What is left of half a transaction is ended with the applier.
-	if !s.applied(st, position) || !s.allApplied(st) {
-		for _, target := range slices.Compact([]string{position, st.Received}) {
+	if !s.applied(st, p.Position) || !s.allApplied(st) {
+		for _, target := range slices.Compact([]string{p.Position, st.Received}) {
 			if err := s.drain(ctx, target); err != nil {
 				return err
 			}
@@ -108,13 +126,15 @@ func (s *Server) endReplication(ctx context.Context, position string, sever func
 	if st.IORunning != ThreadNo || !s.allApplied(st) {
 		return fmt.Errorf("%w: the receiver is %s, received %s, executed %s", ErrNotDrained, st.IORunning, st.Received, st.Executed)
 	}
-	if st.SQLRunning {
+	// Of a run that cannot be told from the next nothing can be left for later.
+	leave := run != (process{}) && s.peer.current() == run
+	if st.SQLRunning && !(leave && p.Final) {
 		if err := s.stopApplier(ctx); err != nil {
 			return err
 		}
+		st.SQLRunning = false
 	}
-	if run == (process{}) || s.peer.current() != run {
-		// Of a run that cannot be told from the next nothing can be left for later.
+	if !leave {
 		return execute(ctx, s.db, s.dialect.words().forgetSource)
 	}
 	s.retired.retire(run, st)

@@ -30,7 +30,7 @@ func testDiscard(t *testing.T, k *kind) {
 	if n := replica.count(); n != 2 {
 		t.Errorf("%d rows", n)
 	}
-	if _, err := replica.BecomeSource(ctx, replica.status().Executed, 1, nil); err != nil {
+	if _, err := replica.BecomeSource(ctx, Promotion{Position: replica.status().Executed, Acks: 1}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -53,7 +53,7 @@ func testBecomeSource(t *testing.T, k *kind) {
 
 	refused := func(position, why string) {
 		t.Helper()
-		if _, err := replica.BecomeSource(short(t), position, 1, nil); err == nil {
+		if _, err := replica.BecomeSource(short(t), Promotion{Position: position, Acks: 1}); err == nil {
 			t.Errorf("it became a source %s", why)
 		}
 	}
@@ -64,7 +64,7 @@ func testBecomeSource(t *testing.T, k *kind) {
 		t.Fatalf("refused, and yet: %+v", st)
 	}
 	for range 2 { // the second time as if it had died half-way
-		run, err := replica.BecomeSource(ctx, acknowledged, 1, nil)
+		run, err := replica.BecomeSource(ctx, Promotion{Position: acknowledged, Acks: 1})
 		replica.must(err)
 		st := replica.status()
 		if run != st.Incarnation || !st.Leftover {

@@ -10,22 +10,30 @@ import (
 // retirement is the channel of a server that has become a source and not yet
 // forgotten whom it replicated from. Forgetting takes up to 15 ms (MySQL), in which
 // clients would wait: it is done after they have come back (ForgetSource). A
-// channel is retired only while both its threads are stopped with everything
-// applied, as they were left; a restart of the server or of this process ends
-// that, and then it is a replica again until it is forgotten.
+// channel is retired only while its receiver is stopped with everything applied,
+// and its applier as it was left; a restart of the server or of this process
+// ends that, and then it is a replica again until it is forgotten.
 type retirement struct {
-	mu   sync.Mutex
-	of   process
-	host string
-	port uint16
-	at   time.Time
+	mu      sync.Mutex
+	of      process
+	host    string
+	port    uint16
+	applier bool // runs on, with nothing to apply
+	at      time.Time
 }
 
-// retire notes that a replica was stopped for good.
+// retire notes that a replica has become a source, and how st leaves it.
 func (r *retirement) retire(p process, st Status) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.of, r.host, r.port, r.at = p, st.SourceHost, st.SourcePort, time.Now()
+	r.of, r.host, r.port, r.applier, r.at = p, st.SourceHost, st.SourcePort, st.SQLRunning, time.Now()
+}
+
+// leftRunning tells whether the applier was.
+func (r *retirement) leftRunning() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.applier
 }
 
 // end forgets it: the channel is about to be used again.
@@ -43,7 +51,7 @@ func (r *retirement) apply(p process, begun time.Time, st *Status) {
 	if !st.HasReplication || r.of == (process{}) || begun.Before(r.at) {
 		return
 	}
-	if p != r.of || st.SourceHost != r.host || st.SourcePort != r.port || st.IORunning != ThreadNo || st.SQLRunning {
+	if p != r.of || st.SourceHost != r.host || st.SourcePort != r.port || st.IORunning != ThreadNo || st.SQLRunning && !r.applier {
 		r.of = process{}
 		return
 	}
@@ -53,6 +61,7 @@ func (r *retirement) apply(p process, begun time.Time, st *Status) {
 
 // withoutChannel is a status as it is after a source was forgotten.
 func (st Status) withoutChannel() Status {
+	st.SQLRunning = false
 	st.HasReplication, st.SourceHost, st.SourcePort, st.SourceID, st.SourceByGTID = false, "", 0, "", false
 	st.IOErrno, st.IOError, st.SQLErrno, st.SQLError, st.LagSeconds = 0, "", 0, "", nil
 	st.Received, st.RelayLogFile, st.RelayLogPosition = "", "", 0
@@ -72,6 +81,11 @@ func (s *Server) ForgetSource(ctx context.Context) error {
 		return err
 	}
 	// It stays retired: a status that is being read may have seen it a moment ago.
+	if s.retired.leftRunning() {
+		if err := s.stopApplier(ctx); err != nil {
+			return fmt.Errorf("stopping the applier of the source that was: %w", err)
+		}
+	}
 	if err := execute(ctx, s.db, s.dialect.words().forgetSource); err != nil {
 		return fmt.Errorf("forgetting the source: %w", err)
 	}

@@ -19,7 +19,7 @@ func testForgetSourceOfAnUnknownRun(t *testing.T, k *kind) {
 	replica.peer.mu.Lock()
 	replica.peer.last = process{}
 	replica.peer.mu.Unlock()
-	run, err := replica.BecomeSource(ctx, at, 1, nil)
+	run, err := replica.BecomeSource(ctx, Promotion{Position: at, Acks: 1})
 	replica.must(err)
 	if st := replica.status(); run != "" || st.HasReplication || st.Leftover || !st.SourceSemiSyncEnabled {
 		t.Fatalf("run %q, as a source: %+v", run, st)
@@ -30,13 +30,16 @@ func testForgetSource(t *testing.T, k *kind) {
 	nodes := cluster(t, k, 2, true)
 	source, replica := nodes[0], nodes[1]
 	ctx := testContext(t)
-	turn := func() {
+	turn := func(final bool) {
 		t.Helper()
 		source.must(source.insert(ctx, 1))
 		at := source.status().Executed
 		replica.eventually("receiving", func() bool { return replica.status().Received == at })
-		_, err := replica.BecomeSource(ctx, at, 1, nil)
+		_, err := replica.BecomeSource(ctx, Promotion{Position: at, Final: final, Acks: 1})
 		replica.must(err)
+		if got := replica.applies(); got != final {
+			t.Fatalf("its applier runs: %v, its source had let go: %v", got, final)
+		}
 		if st := replica.status(); st.HasReplication || !st.Leftover || st.SourceHost != "" || st.Received != st.Executed || st.BothThreadsStopped() {
 			t.Fatalf("as a source: %+v", st)
 		}
@@ -51,19 +54,21 @@ func testForgetSource(t *testing.T, k *kind) {
 			t.Fatalf("as a replica again: %+v", st)
 		}
 	}
-	turn()
-	replica.must(replica.ForgetSource(ctx))
-	replica.must(replica.ForgetSource(ctx))
-	if st := replica.status(); st.HasReplication || st.Leftover {
-		t.Fatalf("forgotten: %+v", st)
+	for _, final := range []bool{false, true} {
+		turn(final)
+		replica.must(replica.ForgetSource(ctx))
+		replica.must(replica.ForgetSource(ctx))
+		if st := replica.status(); st.HasReplication || st.Leftover || replica.applies() {
+			t.Fatalf("forgotten: %+v", st)
+		}
+		back()
 	}
-	back()
 	replica.must(replica.ForgetSource(ctx)) // it is none of BecomeSource's
 	if st := replica.status(); !st.HasReplication || !st.SQLRunning {
 		t.Fatalf("a replica was made to forget its source: %+v", st)
 	}
 
-	turn()
+	turn(true)
 	back() // without having forgotten
 	replica.say(replica.words().stopReceiver, replica.words().stopApplier)
 	if st := replica.status(); !st.HasReplication || st.Leftover || !st.BothThreadsStopped() {
@@ -73,7 +78,13 @@ func testForgetSource(t *testing.T, k *kind) {
 	replica.must(err)
 	replica.connected(true)
 
-	turn()
+	turn(true)
+	replica.say(replica.words().startReceiver)
+	if st := replica.status(); !st.HasReplication || st.Leftover {
+		t.Fatalf("it receives, and counts as a source: %+v", st)
+	}
+	back()
+	turn(false)
 	replica.say(replica.words().startApplier)
 	replica.say(replica.words().stopApplier)
 	turnedBySomebody := replica.status()
@@ -82,17 +93,25 @@ func testForgetSource(t *testing.T, k *kind) {
 		t.Fatalf("its applier runs, and it counts as a source (%+v before): %+v", turnedBySomebody, st)
 	}
 
-	_, err = replica.BecomeSource(ctx, replica.status().Executed, 1, nil)
+	_, err = replica.BecomeSource(ctx, Promotion{Position: replica.status().Executed, Acks: 1})
 	replica.must(err)
 	replica.must(replica.service.Kill(ctx))
 	replica.start(StartOptions{})
 	if st := replica.status(); !st.HasReplication || st.Leftover {
 		t.Fatalf("after a restart: %+v", st)
 	}
-	_, err = replica.BecomeSource(ctx, replica.status().Executed, 1, nil)
+	_, err = replica.BecomeSource(ctx, Promotion{Position: replica.status().Executed, Acks: 1})
 	replica.must(err)
 	replica.must(replica.ForgetSource(ctx))
 	if st := replica.status(); st.HasReplication || st.Leftover || !st.SourceSemiSyncEnabled {
 		t.Fatalf("in the end: %+v", st)
 	}
+}
+
+// applies tells whether the applier runs, whatever the server counts as.
+func (n *node) applies() bool {
+	n.t.Helper()
+	var st Status
+	n.must(n.dialect.readReplication(testContext(n.t), n.db, &st))
+	return st.SQLRunning
 }

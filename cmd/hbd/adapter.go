@@ -193,8 +193,8 @@ func (d *database) Purged(ctx context.Context) (string, error) { return d.server
 func (d *database) StopReplication(ctx context.Context) error  { return d.server.StopReplication(ctx) }
 
 // BecomeSource implements cluster.Database.
-func (d *database) BecomeSource(ctx context.Context, position string, acks int, sever func() error) (run string, err error) {
-	return d.server.BecomeSource(ctx, position, acks, sever)
+func (d *database) BecomeSource(ctx context.Context, p cluster.Promotion) (run string, err error) {
+	return d.server.BecomeSource(ctx, mysqld.Promotion(p))
 }
 
 func (d *database) ForgetSource(ctx context.Context) error { return d.server.ForgetSource(ctx) }
