@@ -28,8 +28,13 @@ func TestFailoverAskedFor(t *testing.T) {
 	if r := c.failOver(api.FailoverRequest{To: "db1"}); r.Outcome != api.OutcomeRefused || r.Rule != "candidate.is-primary" {
 		t.Errorf("to the primary: %+v", r)
 	}
-	if r := c.failOver(api.FailoverRequest{To: "db3", Plan: true}); r.Outcome != api.OutcomeDone || r.Risk != nil || c.leader().store.State().Epoch != 1 {
-		t.Errorf("a plan: %+v, epoch %d", r, c.leader().store.State().Epoch)
+	var plan api.Result
+	await(t, "the new leader to have heard of everybody", func() bool {
+		plan = c.failOver(api.FailoverRequest{To: "db3", Plan: true})
+		return plan.Rule != "failover.count"
+	})
+	if plan.Outcome != api.OutcomeDone || plan.Risk != nil || c.leader().store.State().Epoch != 1 {
+		t.Errorf("a plan: %+v, epoch %d", plan, c.leader().store.State().Epoch)
 	}
 	if _, err := c.leader().Failover(t.Context(), api.FailoverRequest{To: "db9"}); !errors.Is(err, ErrUnknownNode) && !errors.Is(err, ErrNotLeader) {
 		t.Errorf("to a stranger: %v", err)

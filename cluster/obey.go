@@ -156,7 +156,7 @@ func (n *Node) freeze(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 	if behind, err := fsm.Unapplied(n.store.State().Server, sv.Executed, ans.Received); err == nil { // a preference only
 		ans.Unapplied = behind
 	}
-	if p.Turned > p.Held && ans.Whole == 0 && p.TurnedAt == ans.Received && p.TurnedRun == sv.Started {
+	if p.Turned > p.Held && ans.Whole <= p.Held && p.TurnedAt == ans.Received && p.TurnedRun == sv.Started {
 		// It was stopped in the middle of turning round and has received nothing since: its data is still its own.
 		ans.Held = p.Held
 	}

@@ -80,7 +80,7 @@ type dialect interface {
 	stopsInHalf() bool
 	// freeApplier ends a transaction that the applier holds half-received. Only
 	// after everything received whole is applied and with the receiver stopped.
-	freeApplier(ctx context.Context, q querier) error
+	freeApplier(ctx context.Context, q querier) (open bool, err error)
 
 	// finishRewind follows a start that rolled back the tail.
 	finishRewind(ctx context.Context, q querier) error

@@ -232,7 +232,8 @@ func (s *Server) drain(ctx context.Context, received string) error {
 		}
 		switch {
 		case applied && st.HasReplication && st.IORunning == ThreadNo:
-			return s.dialect.freeApplier(ctx, s.db)
+			_, err := s.dialect.freeApplier(ctx, s.db)
+			return err
 		case applied:
 			return nil
 		case !st.HasReplication:

@@ -152,4 +152,4 @@ func (mariadb) waitApplied(ctx context.Context, q querier, position string, slic
 func (mariadb) stopsInHalf() bool { return false }
 
 // freeApplier: MariaDB's STOP rolls a half-received transaction back by itself.
-func (mariadb) freeApplier(context.Context, querier) error { return nil }
+func (mariadb) freeApplier(context.Context, querier) (bool, error) { return false, nil }

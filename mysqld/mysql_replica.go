@@ -63,27 +63,31 @@ func (mysqlDialect) waitApplied(ctx context.Context, q querier, position string,
 
 func (mysqlDialect) stopsInHalf() bool { return true }
 
-// mysqlOpenAppliers finds appliers inside a transaction. Not INNODB_TRX: it shows an
-// old picture to whoever asks soon after another, and nothing of a transaction
-// of which no row has come yet.
-const mysqlOpenAppliers = `SELECT t.PROCESSLIST_ID AS id FROM performance_schema.replication_applier_status_by_worker w
+// mysqlOpenAppliers finds the threads of an applier inside a transaction: the
+// coordinator that has not handed out all of it, and whoever applies it. Not
+// INNODB_TRX: it shows an old picture to whoever asks soon after another, and
+// nothing of a transaction of which no row has come yet.
+const mysqlOpenAppliers = `SELECT t.PROCESSLIST_ID AS id FROM performance_schema.replication_applier_status_by_coordinator c
+ JOIN performance_schema.threads t ON t.THREAD_ID = c.THREAD_ID
+ WHERE c.PROCESSING_TRANSACTION LIKE '%:%' AND NOT GTID_SUBSET(c.PROCESSING_TRANSACTION, @@GLOBAL.gtid_executed)
+ UNION ALL SELECT t.PROCESSLIST_ID FROM performance_schema.replication_applier_status_by_worker w
  JOIN performance_schema.threads t ON t.THREAD_ID = w.THREAD_ID
  WHERE w.APPLYING_TRANSACTION LIKE '%:%' AND NOT GTID_SUBSET(w.APPLYING_TRANSACTION, @@GLOBAL.gtid_executed)`
 
 // freeApplier kills the applier that holds a half-received transaction open.
 // Its row locks would block the promoted server, and STOP would wait 60 s for
 // the rest (docs/SERVERS.md, half a transaction). The applier stops with an error. Needs SYSTEM_USER.
-func (m mysqlDialect) freeApplier(ctx context.Context, q querier) error {
+func (m mysqlDialect) freeApplier(ctx context.Context, q querier) (open bool, err error) {
 	found, err := rows(ctx, q, mysqlOpenAppliers)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, r := range found {
 		err := execArgs(ctx, q, m.words().kill, r.number("id"))
 		const noSuchThread = 1094
 		if err != nil && serverErrorNumber(err) != noSuchThread {
-			return err
+			return true, err
 		}
 	}
-	return nil
+	return len(found) > 0, nil
 }

@@ -54,9 +54,10 @@ type Promotion struct {
 	// Position is what it must hold.
 	Position string
 	// Final tells that nothing was or will be sent behind Position: its source had
-	// let go of it. Then nothing can have come in half, and an applier that has
-	// applied everything runs on, with nothing to do, until ForgetSource: STOP
-	// takes up to 5 ms, in which clients would wait.
+	// let go of it. Then nothing can have come in half, and on MySQL an applier that
+	// has applied everything runs on, with nothing to do, until ForgetSource: STOP
+	// takes up to 5 ms, in which clients would wait. MariaDB's is stopped: a source
+	// that follows again needs it to be (gtid_slave_pos).
 	Final bool
 	// Acks is how many acknowledgements a commit waits for; 0 is semi-sync off.
 	Acks int
@@ -128,7 +129,7 @@ func (s *Server) endReplication(ctx context.Context, p Promotion) error {
 	}
 	// Of a run that cannot be told from the next nothing can be left for later.
 	leave := run != (process{}) && s.peer.current() == run
-	if st.SQLRunning && !(leave && p.Final) {
+	if st.SQLRunning && !(leave && p.Final && s.dialect.repointsWhileApplying()) {
 		if err := s.stopApplier(ctx); err != nil {
 			return err
 		}
@@ -181,12 +182,31 @@ func (s *Server) Discard(ctx context.Context, sever func() error) error {
 }
 
 // stopApplier stops the SQL thread; the receiver is stopped and what came whole
-// is applied. The applier may take up what came in half only now, and STOP would
-// wait for its rest, so that it is freed for as long as STOP takes.
+// is applied. An applier that waits for the rest of a transaction is killed, and
+// gone, before STOP: a STOP that comes first makes MySQL wait for 60 s, whatever
+// is killed then.
 func (s *Server) stopApplier(ctx context.Context) error {
+	if s.dialect.stopsInHalf() {
+		gone := func() (bool, error) {
+			open, err := s.dialect.freeApplier(ctx, s.db)
+			return !open, err
+		}
+		if err := poll(ctx, gone); err != nil {
+			return fmt.Errorf("ending the applier inside half a transaction: %w", err)
+		}
+	}
+	return s.stopApplierNow(ctx)
+}
+
+// stopApplierNow is STOP. An applier that has taken up half a transaction since it
+// was looked at is killed for as long as STOP takes: its reading fails then.
+func (s *Server) stopApplierNow(ctx context.Context) error {
 	var free func() error
 	if s.dialect.stopsInHalf() {
-		free = func() error { return s.dialect.freeApplier(ctx, s.db) }
+		free = func() error {
+			_, err := s.dialect.freeApplier(ctx, s.db)
+			return err
+		}
 	}
 	return s.helped(ctx, s.dialect.words().stopApplier, freeAfter, free)
 }

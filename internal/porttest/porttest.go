@@ -19,7 +19,7 @@ const (
 // next spreads processes that run at the same time.
 var next atomic.Uint32
 
-func init() { next.Store(uint32(os.Getpid()) * 61) }
+func init() { next.Store(uint32(os.Getpid()) * 1009) }
 
 // Free is a port of 127.0.0.1 that nobody listens on and that no other test of
 // this process was given.
