@@ -156,8 +156,9 @@ func (k *kind) initializeMariaDB(dir, statements string) error {
 	if err := errors.Join(errInstaller, errDaemon); err != nil {
 		return err
 	}
-	data := "--datadir=" + filepath.Join(dir, "data")
-	args := []string{"--no-defaults", data, "--user=" + currentUser(), "--auth-root-authentication-method=normal", "--skip-test-db"}
+	// Never the machine's /tmp: a server that starts removes what it finds there of others' temporary tables.
+	data, tmp := "--datadir="+filepath.Join(dir, "data"), "--tmpdir="+dir
+	args := []string{"--no-defaults", data, tmp, "--user=" + currentUser(), "--auth-root-authentication-method=normal", "--skip-test-db"}
 	if root, err := k.root(); k.unpacked {
 		if err != nil {
 			return err
@@ -167,7 +168,7 @@ func (k *kind) initializeMariaDB(dir, statements string) error {
 	if out, err := exec.Command(installer, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("mariadb-install-db: %w: %s", err, out)
 	}
-	boot := exec.Command(daemon, "--no-defaults", "--bootstrap", data, "--user="+currentUser())
+	boot := exec.Command(daemon, "--no-defaults", "--bootstrap", data, tmp, "--user="+currentUser())
 	boot.Stdin = strings.NewReader(statements)
 	if out, err := boot.CombinedOutput(); err != nil {
 		return fmt.Errorf("creating accounts: %w: %s", err, out)
@@ -186,7 +187,7 @@ func (k *kind) initializeMySQL(dir, statements string) error {
 	if err := os.WriteFile(file, []byte(statements+"SHUTDOWN;\n"), 0o600); err != nil {
 		return err
 	}
-	common := []string{"--no-defaults", "--datadir=" + filepath.Join(dir, "data"), "--user=" + currentUser(),
+	common := []string{"--no-defaults", "--datadir=" + filepath.Join(dir, "data"), "--tmpdir=" + dir, "--user=" + currentUser(),
 		"--innodb-redo-log-capacity=16M", "--innodb-flush-method=fsync", "--loose-mysqlx=OFF"}
 	for _, more := range [][]string{{"--initialize-insecure"}, {"--skip-networking", "--skip-log-bin", "--performance-schema=OFF",
 		"--socket=" + filepath.Join(dir, "s"), "--pid-file=" + filepath.Join(dir, "pid"), "--init-file=" + file}} {
@@ -209,7 +210,7 @@ func (n *node) command(extra ...string) []string {
 	daemon, err := n.kind.daemon()
 	n.must(err)
 	options := []string{
-		daemon, "--no-defaults", "--user=" + currentUser(), "--datadir=" + n.dataDir(), "--socket=" + n.socket,
+		daemon, "--no-defaults", "--user=" + currentUser(), "--datadir=" + n.dataDir(), "--tmpdir=" + n.dir, "--socket=" + n.socket,
 		"--bind-address=127.0.0.1", fmt.Sprintf("--port=%d", n.port), fmt.Sprintf("--server-id=%d", n.id),
 		"--log-bin=bin", "--relay-log=relay", "--sync-binlog=1", "--innodb-flush-log-at-trx-commit=1",
 		"--innodb-buffer-pool-size=32M", "--innodb-flush-method=fsync", "--skip-name-resolve",

@@ -100,7 +100,8 @@ func makeTemplate(dialect string) (string, error) {
 		"CREATE USER '" + replName + "'@'%' IDENTIFIED BY '" + replPassword + "'",
 		"CREATE USER 'app'@'%' IDENTIFIED BY 'app'", "GRANT ALL ON app.* TO 'app'@'%'",
 	}, append(manager, mysqld.ReplicationGrants(dialect, "'"+replName+"'@'%'")...)...)
-	common := []string{"--no-defaults", "--user=root", "--datadir=" + filepath.Join(dir, "data")}
+	// Never the machine's /tmp: a server that starts removes what it finds there of others' temporary tables.
+	common := []string{"--no-defaults", "--user=root", "--datadir=" + filepath.Join(dir, "data"), "--tmpdir=" + dir}
 	if dialect == "mysql" {
 		return dir, initializeMySQL(program, dir, common, append(statements, "SHUTDOWN"))
 	}
