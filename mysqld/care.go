@@ -59,7 +59,7 @@ func (s *Server) MendSettings(ctx context.Context) error {
 // the next try: the server's own retries (slave_transaction_retries) are used up.
 var transientErrors = map[int]string{
 	1205: "lock wait timeout", 1213: "deadlock", 1614: "XA transaction rolled back by a deadlock",
-	1020: "the row changed meanwhile", 1317: "interrupted", 1927: "killed",
+	1020: "the row changed meanwhile", 1317: "interrupted", 1927: "killed", 1756: "coordinator killed",
 	1021: "disk full", 1037: "out of memory", 1041: "out of memory", 1114: "table full",
 }
 

@@ -204,10 +204,10 @@ func (s *Server) changeUnderApplier(ctx context.Context, src Source, st Status) 
 // whether the applier still runs.
 const drainSlice = 500 * time.Millisecond
 
-// Drain waits until the executed position holds received, then frees what a
-// half-received transaction would keep locked (MySQL; its applier stops with an
-// error then). Errors: ErrApplierStopped if the applier stops on the way, ctx's
-// error at its end.
+// Drain waits until the executed position holds received. What came in half
+// behind it is left alone: whoever ends replication ends that, and a replica that
+// goes on as one keeps its applier, and with it its receive generation. Errors:
+// ErrApplierStopped if the applier stops on the way, ctx's error at its end.
 func (s *Server) Drain(ctx context.Context, received string) error {
 	unlock, err := s.lockReplication(ctx)
 	if err != nil {
@@ -223,7 +223,7 @@ func (s *Server) drain(ctx context.Context, received string) error {
 		if err != nil {
 			return fmt.Errorf("draining to %s: %w", received, err)
 		}
-		if applied && !s.dialect.stopsInHalf() {
+		if applied {
 			return nil
 		}
 		st, err := s.replicaStatus(ctx)
@@ -231,11 +231,6 @@ func (s *Server) drain(ctx context.Context, received string) error {
 			return err
 		}
 		switch {
-		case applied && st.HasReplication && st.IORunning == ThreadNo:
-			_, err := s.dialect.freeApplier(ctx, s.db)
-			return err
-		case applied:
-			return nil
 		case !st.HasReplication:
 			holds, err := s.Contains(ctx, received)
 			if err != nil || holds {

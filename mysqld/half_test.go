@@ -2,6 +2,7 @@ package mysqld
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -156,7 +157,8 @@ func halfReceivedBy(t *testing.T, source, replica *node, bytes int64, first func
 
 func testHalfReceivedTransaction(t *testing.T, k *kind, bytes int64, atOnce bool) {
 	replica, before := halfReceived(t, k, bytes)
-	ctx := testContext(t)
+	ctx, cancel := context.WithTimeout(testContext(t), 30*time.Second) // MySQL waits for 60 s where it waits for the rest
+	defer cancel()
 	began := time.Now()
 	if atOnce {
 		_, err := replica.BecomeSource(ctx, Promotion{Position: before.Received, Acks: 1})
@@ -168,7 +170,11 @@ func testHalfReceivedTransaction(t *testing.T, k *kind, bytes int64, atOnce bool
 		t.Fatalf("half a transaction counts as received: %s, before %s", received, before.Received)
 	}
 	if !atOnce {
+		generation := replica.status().Generation
 		replica.must(replica.Drain(ctx, received))
+		if now := replica.status().Generation; now != generation || now == "" {
+			t.Fatalf("a drain ended the receive generation: %q, before %q", now, generation)
+		}
 		replica.must(replica.StopReplication(ctx))
 	}
 	t.Logf("frozen, drained and stopped after %v", time.Since(began))
@@ -181,4 +187,33 @@ func testHalfReceivedTransaction(t *testing.T, k *kind, bytes int64, atOnce bool
 	if replica.count() != 2 {
 		t.Fatalf("%d rows", replica.count())
 	}
+}
+
+// TestKilledApplierIsNoEnd: whoever kills an applier, hbd or an operator, has
+// stopped it and nothing else: a freeze and a change of source go on.
+func TestKilledApplierIsNoEnd(t *testing.T) {
+	eachServer(t, func(t *testing.T, k *kind) {
+		nodes := cluster(t, k, 2, true)
+		source, replica := nodes[0], nodes[1]
+		ctx := testContext(t)
+		source.must(source.insert(ctx, 3))
+		replica.must(replica.Drain(ctx, source.status().Executed))
+		replica.sql(fmt.Sprintf("KILL %d", replica.status().ApplierID))
+		replica.eventually("the applier's end", func() bool { return !replica.status().SQLRunning })
+		st := replica.status()
+		source.must(source.insert(ctx, 3)) // received, and not applied
+		if st.SQLErrno != 0 && !Transient(st.SQLErrno) {
+			t.Errorf("%d %s is taken for what somebody must mend", st.SQLErrno, st.SQLError)
+		}
+		received, err := replica.Freeze(ctx, nil)
+		replica.must(err)
+		if want := source.status().Executed; received != want {
+			t.Fatalf("froze at %s, was sent %s", received, want)
+		}
+		replica.must(replica.Drain(ctx, received))
+		_, err = replica.Follow(ctx, source.source())
+		replica.must(err)
+		replica.connected(true)
+		sameRows(t, source, replica)
+	})
 }

@@ -69,14 +69,14 @@ func (mysqlDialect) stopsInHalf() bool { return true }
 // nothing of a transaction of which no row has come yet.
 const mysqlOpenAppliers = `SELECT t.PROCESSLIST_ID AS id FROM performance_schema.replication_applier_status_by_coordinator c
  JOIN performance_schema.threads t ON t.THREAD_ID = c.THREAD_ID
- WHERE c.PROCESSING_TRANSACTION LIKE '%:%' AND NOT GTID_SUBSET(c.PROCESSING_TRANSACTION, @@GLOBAL.gtid_executed)
+ WHERE c.CHANNEL_NAME = '' AND c.PROCESSING_TRANSACTION LIKE '%:%' AND NOT GTID_SUBSET(c.PROCESSING_TRANSACTION, @@GLOBAL.gtid_executed)
  UNION ALL SELECT t.PROCESSLIST_ID FROM performance_schema.replication_applier_status_by_worker w
  JOIN performance_schema.threads t ON t.THREAD_ID = w.THREAD_ID
- WHERE w.APPLYING_TRANSACTION LIKE '%:%' AND NOT GTID_SUBSET(w.APPLYING_TRANSACTION, @@GLOBAL.gtid_executed)`
+ WHERE w.CHANNEL_NAME = '' AND w.APPLYING_TRANSACTION LIKE '%:%' AND NOT GTID_SUBSET(w.APPLYING_TRANSACTION, @@GLOBAL.gtid_executed)`
 
 // freeApplier kills the applier that holds a half-received transaction open.
 // Its row locks would block the promoted server, and STOP would wait 60 s for
-// the rest (docs/SERVERS.md, half a transaction). The applier stops with an error. Needs SYSTEM_USER.
+// the rest (docs/SERVERS.md, half a transaction). One with workers stops with error 1756. Needs SYSTEM_USER.
 func (m mysqlDialect) freeApplier(ctx context.Context, q querier) (open bool, err error) {
 	found, err := rows(ctx, q, mysqlOpenAppliers)
 	if err != nil {

@@ -59,8 +59,8 @@ func (s *Server) Donate(ctx context.Context, scratch string, plain func([]string
 		return nil, fmt.Errorf("writing the backup's account: %w", err)
 	}
 	args := []string{"mariadb-backup", "--defaults-file=" + d.options, "--backup", "--stream=mbstream", "--socket=" + s.cfg.Socket, "--target-dir=" + scratch, "--tmpdir=" + scratch,
-		// Forcing a checkpoint first, which 10.11.12 to 10.11.14 do by themselves, never ends while somebody writes without a pause
-		// (docs/SERVERS.md, checkpoint of a backup); other versions do not know the option and say so.
+		// Forcing a checkpoint first, which 10.11.14 does by itself, never ends while somebody writes without a pause
+		// (docs/SERVERS.md, checkpoint of a backup). Versions that do not know the option say so and go on.
 		"--loose-skip-innodb-log-checkpoint-now"}
 	if plain != nil {
 		args = plain(args)
