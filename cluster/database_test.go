@@ -103,13 +103,14 @@ func (h *host) SourceSync(ctx context.Context, acks int) error {
 }
 
 // FollowDelayed forgets what was received and is not applied, as the real one may.
-func (h *host) FollowDelayed(ctx context.Context, address string, port uint16, sync bool) error {
+func (h *host) FollowDelayed(ctx context.Context, to Following) error {
 	h.change(func() { h.receiver++ })
-	return h.Follow(ctx, address, port, sync)
+	return h.Follow(ctx, to)
 }
 
 // Follow applies what it received before it leaves a source, or goes on with that. What it has and the new source lacks would be lost, or split the history.
-func (h *host) Follow(ctx context.Context, address string, port uint16, sync bool) error {
+func (h *host) Follow(ctx context.Context, to Following) error {
+	address, port, sync := to.Host, to.Port, to.Sync
 	if err := h.ask(ctx, "Follow"); err != nil {
 		return err
 	}

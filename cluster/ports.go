@@ -46,7 +46,7 @@ type Database interface {
 	SourceAsync(ctx context.Context) error
 	// Follow makes this server a read-only replica, whose acknowledgements count or not. It applies what was received before it leaves another
 	// source, or goes on with that (MySQL). After success nothing received was dropped by it, and without sync nothing is acknowledged.
-	Follow(ctx context.Context, host string, port uint16, sync bool) error
+	Follow(ctx context.Context, src Following) error
 	// SyncOff ends this replica's acknowledgements: after success a look taken since then shows both the setting and the state off.
 	SyncOff(ctx context.Context) error
 	// CutReplica ends the replication of everybody at the address host from this source; after success nobody there acknowledges. A replica that
@@ -58,7 +58,7 @@ type Database interface {
 	Replicas(ctx context.Context) ([]Replica, error)
 	// FollowDelayed is Follow for a replica that an operator delays: draining would take as long as the delay, so what was received and is
 	// not applied may be dropped. Only towards a source that holds everything acknowledged; the replica counts as another incarnation after it.
-	FollowDelayed(ctx context.Context, host string, port uint16, sync bool) error
+	FollowDelayed(ctx context.Context, src Following) error
 	// Nudge commits a row of its own: its acknowledgement releases waiters whose own was lost.
 	Nudge(ctx context.Context) error
 	// Reconnect makes a replica's IO thread connect now. The SQL thread keeps running throughout, so nothing is forgotten.
@@ -103,6 +103,14 @@ type Database interface {
 	PrepareRewind(ctx context.Context, history string) (saved string, err error)
 	// FinishRewind is called after a start with rewind.
 	FinishRewind(ctx context.Context) error
+}
+
+// Following says whom a replica replicates from.
+type Following struct {
+	Host  string
+	Port  uint16
+	Sync  bool   // its acknowledgements count
+	Epoch uint64 // that of the source: whoever has applied its barrier has behind it all that it wrote itself when it was primary
 }
 
 // Promotion says how a replica becomes a source.

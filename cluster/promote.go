@@ -163,7 +163,7 @@ func (n *Node) catchUp(ctx context.Context, from fsm.Member, position string) er
 func (n *Node) followFrozen(ctx context.Context, from fsm.Member) error {
 	n.repointing.Store(true)
 	defer n.repointing.Store(false)
-	if err := n.cfg.Database.Follow(ctx, from.Address, from.MySQLPort, false); err != nil {
+	if err := n.cfg.Database.Follow(ctx, Following{Host: from.Address, Port: from.MySQLPort}); err != nil {
 		return fmt.Errorf("following %s: %w", from.ID, err)
 	}
 	return nil

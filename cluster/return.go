@@ -184,7 +184,7 @@ func (n *Node) repoint(ctx context.Context, a fsm.Action, src fsm.Member) error 
 		// What is settled holds all that was acknowledged; what is dropped here is sent again, or was promised to nobody.
 		follow, before = n.cfg.Database.FollowDelayed, ""
 	}
-	if err := follow(ctx, src.Address, src.MySQLPort, sync); err != nil {
+	if err := follow(ctx, Following{Host: src.Address, Port: src.MySQLPort, Sync: sync, Epoch: a.Epoch}); err != nil {
 		return fmt.Errorf("following %s: %w", src.ID, err)
 	}
 	sv := n.cfg.Prober.Look(ctx)

@@ -56,7 +56,7 @@ func TestWorldSeesBrokenGuarantees(t *testing.T) {
 		}, "while it is a replica"},
 		{"following with transactions of its own", func(_ *world, h, o *host) error {
 			h.log = []txn{{server: 1, seq: 1}}
-			if err := h.Follow(ctx, o.addr.String(), o.port, true); err == nil {
+			if err := h.Follow(ctx, Following{Host: o.addr.String(), Port: o.port, Sync: true}); err == nil {
 				return nil
 			}
 			return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strings"
 )
 
 // A MariaDB replica drops what carries its own server_id, silently: its position
@@ -60,9 +61,11 @@ func (s *Server) serverID(ctx context.Context) (uint32, error) {
 
 // takeBackID gives the server its own identity again. What was received under
 // the other one is applied first, with the receiver stopped: it bears no mark
-// that its own transactions among it are to be applied. The caller holds the
-// right to change replication and starts the receiver again.
-func (s *Server) takeBackID(ctx context.Context, st Status, sever func() error) error {
+// that its own transactions among it are to be applied. None are left when the
+// barrier of an epoch of another primary is applied: that came after all of them.
+// epoch is 0 when there is none to go by. The caller holds the right to change
+// replication and starts the receiver again.
+func (s *Server) takeBackID(ctx context.Context, st Status, sever func() error, epoch uint64) error {
 	statements := s.dialect.takeBack(st.ServerID)
 	if len(statements) == 0 {
 		return nil
@@ -78,8 +81,14 @@ func (s *Server) takeBackID(ctx context.Context, st Status, sever func() error) 
 			if err != nil {
 				return err
 			}
-			if err := s.drain(ctx, frozen.Received); err != nil {
+			behind, err := s.ownIsBehind(ctx, frozen, epoch)
+			if err != nil {
 				return err
+			}
+			if !behind {
+				if err := s.drain(ctx, frozen.Received); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -88,6 +97,17 @@ func (s *Server) takeBackID(ctx context.Context, st Status, sever func() error) 
 	}
 	s.log.Debug("own server_id again", "server", s.target(), "server_id", otherID(st.ServerID))
 	return nil
+}
+
+// ownIsBehind tells that nothing which this server wrote as a primary can be among
+// what it received and has not applied: the barrier of the epoch in which another is
+// primary is applied. Domains need not be applied in order.
+func (s *Server) ownIsBehind(ctx context.Context, st Status, epoch uint64) (bool, error) {
+	if epoch == 0 || strings.Contains(st.Received, ",") {
+		return false, nil
+	}
+	last, _, err := s.LastEpoch(ctx)
+	return last == epoch, err
 }
 
 // beOneself is for a server about to write: what it writes bears its own id.
@@ -106,5 +126,5 @@ func (s *Server) beOneself(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.takeBackID(ctx, st, nil)
+	return s.takeBackID(ctx, st, nil, 0)
 }

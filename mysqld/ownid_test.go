@@ -144,6 +144,52 @@ func testOwnTransactionsSurviveARestart(t *testing.T, k *kind) {
 	}
 }
 
+// TestLaggingReplicaAcknowledges: a replica that is taken into the sync set while it lags is itself again at once if the barrier of the epoch is
+// applied, and loses nothing of its own. If it is not, that must wait, and whoever gives up waiting finds it receiving in silence, as it was: left
+// without a receiver it lagged more and more.
+func TestLaggingReplicaAcknowledges(t *testing.T) { eachServer(t, testLaggingReplicaAcknowledges) }
+
+func testLaggingReplicaAcknowledges(t *testing.T, k *kind) {
+	k.only(t, "mariadb", "MySQL's replicas keep their server_id")
+	nodes := cluster(t, k, 2, true)
+	old, next := nodes[0], nodes[1]
+	ctx := testContext(t)
+	old.must(old.insert(ctx, 3))
+	keep := old.status().Executed
+	old.must(old.insert(ctx, 4))
+	next.must(next.Drain(ctx, old.status().Executed))
+	next.must(next.StopReplication(ctx))
+	next.must(next.SetWritable(ctx))
+	next.must(next.WriteBarrier(ctx, 7, "db2"))
+	old.must(old.SetReadOnly(ctx))
+	old.must(old.DisableSourceSemiSync(ctx))
+	old.loses(3, keep)
+	old.must(old.StopAcknowledging(ctx, nil))
+	_, err := old.Follow(ctx, next.source())
+	old.must(err)
+	old.must(old.Drain(ctx, next.status().Executed))
+
+	release := lagging(old)
+	next.must(next.insert(ctx, 5))
+	all := next.status().Executed
+	old.eventually("receiving", func() bool { return old.status().Received == all })
+	if err := old.AcknowledgeIn(short(t), 8); err == nil {
+		t.Fatal("it is itself again before the barrier is applied")
+	}
+	old.eventually("receiving in silence", func() bool {
+		st := old.status()
+		return st.IORunning == ThreadYes && !st.ReplicaSemiSyncEnabled && !st.ReplicaSemiSyncActive && aliased(st.ServerID)
+	})
+	old.must(old.AcknowledgeIn(ctx, 7))
+	old.connected(true)
+	if st := old.status(); aliased(st.ServerID) || st.Executed == all {
+		t.Fatalf("server_id %d, at %s of %s", st.ServerID, st.Executed, all)
+	}
+	release()
+	old.must(old.Drain(ctx, all))
+	sameRows(t, next, old)
+}
+
 // TestOwnServerID: what a server was given, also under its alias. A MySQL server has none.
 func TestOwnServerID(t *testing.T) {
 	for _, c := range []struct {

@@ -99,6 +99,18 @@ func (s *Server) Degrade(ctx context.Context) error {
 // before. With the receiver stopped only the variable is set, for its next
 // start. ErrApplierStopped if the applier cannot be made to run.
 func (s *Server) ReplicaSemiSync(ctx context.Context, on bool) error {
+	return s.replicaSemiSync(ctx, on, 0)
+}
+
+// AcknowledgeIn is ReplicaSemiSync(true) for a replica in an epoch, as the rows of
+// WriteBarrier name them. Where its barrier is applied nothing of this server's own
+// is left to be received, and it takes its own server_id back without applying
+// everything first: a replica that lags acknowledges at once.
+func (s *Server) AcknowledgeIn(ctx context.Context, epoch uint64) error {
+	return s.replicaSemiSync(ctx, true, epoch)
+}
+
+func (s *Server) replicaSemiSync(ctx context.Context, on bool, epoch uint64) error {
 	unlock, err := s.lockReplication(ctx)
 	if err != nil {
 		return err
@@ -106,7 +118,7 @@ func (s *Server) ReplicaSemiSync(ctx context.Context, on bool) error {
 	defer unlock()
 	if on {
 		// A receiver that stops with the setting on logs in to its source to end its old connection there (MariaDB), and waits for that: it stops first.
-		if stopped, err := s.stopSilent(ctx); err != nil || stopped {
+		if stopped, err := s.stopSilent(ctx, epoch); err != nil || stopped {
 			return err
 		}
 	}
@@ -116,10 +128,10 @@ func (s *Server) ReplicaSemiSync(ctx context.Context, on bool) error {
 	}
 	if on && len(s.dialect.takeBack(st.ServerID)) > 0 {
 		receives := st.IORunning != ThreadNo
-		if err := s.takeBackID(ctx, st, nil); err != nil || !receives {
-			return err
+		if err = s.takeBackID(ctx, st, nil, epoch); receives {
+			err = errors.Join(err, s.receiveAgain(ctx))
 		}
-		return execute(ctx, s.db, s.dialect.words().startReceiver)
+		return err
 	}
 	// A receiver that is not connected takes the setting along when it connects; one that has asked its source just before does not, and is found
 	// connected without it by whoever looks next (replica.acks).
@@ -130,7 +142,7 @@ func (s *Server) ReplicaSemiSync(ctx context.Context, on bool) error {
 }
 
 // stopSilent turns a receiver that is connected and does not acknowledge into one that does, if it can be restarted beside its applier.
-func (s *Server) stopSilent(ctx context.Context) (done bool, err error) {
+func (s *Server) stopSilent(ctx context.Context, epoch uint64) (done bool, err error) {
 	st, err := s.Status(ctx)
 	if err != nil || st.IORunning != ThreadYes || st.ReplicaSemiSyncActive || st.ReplicaSemiSyncEnabled || !st.SQLRunning {
 		return false, err
@@ -139,9 +151,21 @@ func (s *Server) stopSilent(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	if st, err = s.setReplicaSemiSync(ctx, true); err == nil {
-		err = s.takeBackID(ctx, st, nil)
+		err = s.takeBackID(ctx, st, nil, epoch)
 	}
-	return true, errors.Join(err, execute(ctx, s.db, s.dialect.words().startReceiver))
+	if err != nil { // it is as silent as it was
+		return true, errors.Join(err, s.receiveAgain(ctx, s.dialect.words().replicaSemiSyncOff))
+	}
+	return true, s.receiveAgain(ctx)
+}
+
+// receiveAgain starts the receiver that was stopped for a change, after what undoes
+// that, also when ctx has ended meanwhile: a replica that stayed without a receiver
+// would wait for a repair, and lag more and more.
+func (s *Server) receiveAgain(ctx context.Context, undo ...string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
+	defer cancel()
+	return execute(ctx, s.db, append(undo, s.dialect.words().startReceiver)...)
 }
 
 // StopAcknowledging switches replica semi-sync off and returns nil only when a

@@ -90,29 +90,29 @@ func (d *database) SourceSync(ctx context.Context, acks int) error {
 func (d *database) SourceAsync(ctx context.Context) error { return d.server.Degrade(ctx) }
 
 // Follow makes the acknowledgements count first: set before the receiver starts, they need no restart of it.
-func (d *database) Follow(ctx context.Context, host string, port uint16, sync bool) error {
-	return d.follow(ctx, mysqld.Source{Host: host, Port: port}, sync)
+func (d *database) Follow(ctx context.Context, src cluster.Following) error {
+	return d.follow(ctx, src, mysqld.Source{Host: src.Host, Port: src.Port})
 }
 
 // FollowDelayed implements cluster.Database.
-func (d *database) FollowDelayed(ctx context.Context, host string, port uint16, sync bool) error {
-	return d.follow(ctx, mysqld.Source{Host: host, Port: port, DiscardReceived: true}, sync)
+func (d *database) FollowDelayed(ctx context.Context, src cluster.Following) error {
+	return d.follow(ctx, src, mysqld.Source{Host: src.Host, Port: src.Port, DiscardReceived: true})
 }
 
-func (d *database) follow(ctx context.Context, src mysqld.Source, sync bool) error {
+func (d *database) follow(ctx context.Context, f cluster.Following, src mysqld.Source) error {
 	st, err := d.server.Status(ctx)
 	if err != nil {
 		return err
 	}
 	src.Sever = d.severFrom(st.SourceHost)
 	acks := func() error { return d.server.StopAcknowledging(ctx, src.Sever) }
-	if sync {
-		acks = func() error { return d.server.ReplicaSemiSync(ctx, true) }
+	if f.Sync {
+		acks = func() error { return d.server.AcknowledgeIn(ctx, f.Epoch) }
 	}
 	err = acks()
 	late := errors.Is(err, mysqld.ErrApplierStopped) // it must run first, and Follow sees to that
 	if err != nil && !late {
-		return fmt.Errorf("acknowledging, %v: %w", sync, err)
+		return fmt.Errorf("acknowledging, %v: %w", f.Sync, err)
 	}
 	if _, err := d.server.Follow(ctx, src); err != nil || !late {
 		return err
