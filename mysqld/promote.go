@@ -107,25 +107,8 @@ func (s *Server) endReplication(ctx context.Context, p Promotion) error {
 		}
 		return s.drain(ctx, p.Position)
 	}
-	// A receiver that was stopped beside the commit needs no second look: Position says all that it can have received.
-	if !p.Final || st.IORunning != ThreadNo || !st.SQLRunning {
-		if st, err = s.freeze(ctx, st, p.Sever); err != nil {
-			return err
-		}
-	}
-	// The receiver is stopped: what one reading shows as applied needs no wait. What is left of half a transaction is ended with the applier.
-	if !s.applied(st, p.Position) || !s.allApplied(st) {
-		for _, target := range slices.Compact([]string{p.Position, st.Received}) {
-			if err := s.drain(ctx, target); err != nil {
-				return err
-			}
-		}
-		if st, err = s.replicaStatus(ctx); err != nil {
-			return err
-		}
-	}
-	if st.IORunning != ThreadNo || !s.allApplied(st) {
-		return fmt.Errorf("%w: the receiver is %s, received %s, executed %s", ErrNotDrained, st.IORunning, st.Received, st.Executed)
+	if st, err = s.frozenAndDrained(ctx, st, p); err != nil {
+		return err
 	}
 	// Of a run that cannot be told from the next nothing can be left for later.
 	leave := run != (process{}) && s.peer.current() == run
@@ -140,6 +123,33 @@ func (s *Server) endReplication(ctx context.Context, p Promotion) error {
 	}
 	s.retired.retire(run, st)
 	return nil
+}
+
+// frozenAndDrained stops the receiver of a replica, which says st, and waits until
+// it has applied the position and all that was received. It returns what was read then.
+func (s *Server) frozenAndDrained(ctx context.Context, st Status, p Promotion) (Status, error) {
+	var err error
+	// A receiver that was stopped beside the commit needs no second look: Position says all that it can have received.
+	if !p.Final || st.IORunning != ThreadNo || !st.SQLRunning {
+		if st, err = s.freeze(ctx, st, p.Sever); err != nil {
+			return st, err
+		}
+	}
+	// The receiver is stopped: what one reading shows as applied needs no wait. What is left of half a transaction is ended with the applier.
+	if !s.applied(st, p.Position) || !s.allApplied(st) {
+		for _, target := range slices.Compact([]string{p.Position, st.Received}) {
+			if err := s.drain(ctx, target); err != nil {
+				return st, err
+			}
+		}
+		if st, err = s.replicaStatus(ctx); err != nil {
+			return st, err
+		}
+	}
+	if st.IORunning != ThreadNo || !s.allApplied(st) {
+		return st, fmt.Errorf("%w: the receiver is %s, received %s, executed %s", ErrNotDrained, st.IORunning, st.Received, st.Executed)
+	}
+	return st, nil
 }
 
 // Purged is what this server has executed and can send to nobody any more: on

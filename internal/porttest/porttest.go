@@ -27,7 +27,7 @@ func Free(t testing.TB) uint16 {
 	t.Helper()
 	for range count {
 		port := uint16(first + next.Add(1)%count)
-		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
+		ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
 		if err != nil {
 			continue
 		}
