@@ -92,7 +92,10 @@ func (s *Server) takeBackID(ctx context.Context, st Status, sever func() error, 
 			}
 		}
 	}
-	if err := execute(ctx, s.db, statements...); err != nil {
+	// Its outcome is known: under its own id, and silent, the server would drop what is its own.
+	certain, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	if err := execute(certain, s.db, statements...); err != nil {
 		return fmt.Errorf("giving the server its own server_id again: %w", err)
 	}
 	s.log.Debug("own server_id again", "server", s.target(), "server_id", otherID(st.ServerID))

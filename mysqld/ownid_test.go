@@ -1,7 +1,10 @@
 package mysqld
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -173,19 +176,43 @@ func testLaggingReplicaAcknowledges(t *testing.T, k *kind) {
 	next.must(next.insert(ctx, 5))
 	all := next.status().Executed
 	old.eventually("receiving", func() bool { return old.status().Received == all })
-	if err := old.AcknowledgeIn(short(t), 8); err == nil {
+	if err := old.AcknowledgeIn(short(t), 8, nil); err == nil {
 		t.Fatal("it is itself again before the barrier is applied")
 	}
 	old.eventually("receiving in silence", func() bool {
 		st := old.status()
 		return st.IORunning == ThreadYes && !st.ReplicaSemiSyncEnabled && !st.ReplicaSemiSyncActive && aliased(st.ServerID)
 	})
-	old.must(old.AcknowledgeIn(ctx, 7))
+	old.must(old.AcknowledgeIn(ctx, 7, nil))
 	old.connected(true)
 	if st := old.status(); aliased(st.ServerID) || st.Executed == all {
 		t.Fatalf("server_id %d, at %s of %s", st.ServerID, st.Executed, all)
 	}
+	// An applier that ends while everything is to be applied: nothing that was received may go with it.
+	old.must(old.StopAcknowledging(ctx, nil))
+	old.eventually("following in silence", func() bool { return old.status().IORunning == ThreadYes && aliased(old.status().ServerID) })
+	waits := func() bool {
+		all, err := rows(ctx, old.boss, "SHOW PROCESSLIST")
+		old.must(err)
+		return slices.ContainsFunc(all, func(r record) bool { return strings.Contains(r["Info"], "MASTER_GTID_WAIT") })
+	}
+	old.eventually("the end of what was given up", func() bool { return !waits() })
+	ended := make(chan error, 1)
+	go func() { ended <- old.AcknowledgeIn(ctx, 8, nil) }()
+	old.eventually("waiting for the applier", waits)
+	old.sql(fmt.Sprintf("KILL %d", old.status().ApplierID))
+	if err := <-ended; !errors.Is(err, ErrApplierStopped) {
+		t.Fatalf("its applier was killed: %v", err)
+	}
+	if st := old.status(); st.IORunning != ThreadNo || st.Received != all || !aliased(st.ServerID) {
+		t.Fatalf("beside a stopped applier: %+v", st)
+	}
 	release()
+	received, err := old.Freeze(ctx, nil)
+	old.must(err)
+	old.must(old.Drain(ctx, received))
+	_, err = old.Follow(ctx, next.source())
+	old.must(err)
 	old.must(old.Drain(ctx, all))
 	sameRows(t, next, old)
 }

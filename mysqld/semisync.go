@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // EnableSourceSemiSync makes every commit wait, for ever, until acks replicas
@@ -99,18 +100,19 @@ func (s *Server) Degrade(ctx context.Context) error {
 // before. With the receiver stopped only the variable is set, for its next
 // start. ErrApplierStopped if the applier cannot be made to run.
 func (s *Server) ReplicaSemiSync(ctx context.Context, on bool) error {
-	return s.replicaSemiSync(ctx, on, 0)
+	return s.replicaSemiSync(ctx, on, 0, nil)
 }
 
 // AcknowledgeIn is ReplicaSemiSync(true) for a replica in an epoch, as the rows of
 // WriteBarrier name them. Where its barrier is applied nothing of this server's own
 // is left to be received, and it takes its own server_id back without applying
-// everything first: a replica that lags acknowledges at once.
-func (s *Server) AcknowledgeIn(ctx context.Context, epoch uint64) error {
-	return s.replicaSemiSync(ctx, true, epoch)
+// everything first: a replica that lags acknowledges at once. sever destroys the
+// receiver's socket to the source, as in Freeze.
+func (s *Server) AcknowledgeIn(ctx context.Context, epoch uint64, sever func() error) error {
+	return s.replicaSemiSync(ctx, true, epoch, sever)
 }
 
-func (s *Server) replicaSemiSync(ctx context.Context, on bool, epoch uint64) error {
+func (s *Server) replicaSemiSync(ctx context.Context, on bool, epoch uint64, sever func() error) error {
 	unlock, err := s.lockReplication(ctx)
 	if err != nil {
 		return err
@@ -118,7 +120,7 @@ func (s *Server) replicaSemiSync(ctx context.Context, on bool, epoch uint64) err
 	defer unlock()
 	if on {
 		// A receiver that stops with the setting on logs in to its source to end its old connection there (MariaDB), and waits for that: it stops first.
-		if stopped, err := s.stopSilent(ctx, epoch); err != nil || stopped {
+		if stopped, err := s.stopSilent(ctx, epoch, sever); err != nil || stopped {
 			return err
 		}
 	}
@@ -128,7 +130,7 @@ func (s *Server) replicaSemiSync(ctx context.Context, on bool, epoch uint64) err
 	}
 	if on && len(s.dialect.takeBack(st.ServerID)) > 0 {
 		receives := st.IORunning != ThreadNo
-		if err = s.takeBackID(ctx, st, nil, epoch); receives {
+		if err = s.takeBackID(ctx, st, sever, epoch); receives {
 			err = errors.Join(err, s.receiveAgain(ctx))
 		}
 		return err
@@ -142,31 +144,43 @@ func (s *Server) replicaSemiSync(ctx context.Context, on bool, epoch uint64) err
 }
 
 // stopSilent turns a receiver that is connected and does not acknowledge into one that does, if it can be restarted beside its applier.
-func (s *Server) stopSilent(ctx context.Context, epoch uint64) (done bool, err error) {
+func (s *Server) stopSilent(ctx context.Context, epoch uint64, sever func() error) (done bool, err error) {
 	st, err := s.Status(ctx)
 	if err != nil || st.IORunning != ThreadYes || st.ReplicaSemiSyncActive || st.ReplicaSemiSyncEnabled || !st.SQLRunning {
 		return false, err
 	}
-	if err := s.stopReceiver(ctx, nil); err != nil {
+	if err := s.stopReceiver(ctx, sever); err != nil {
 		return false, err
 	}
+	own := st.OwnServerID()
 	if st, err = s.setReplicaSemiSync(ctx, true); err == nil {
-		err = s.takeBackID(ctx, st, nil, epoch)
+		err = s.takeBackID(ctx, st, sever, epoch)
 	}
-	if err != nil { // it is as silent as it was
-		return true, errors.Join(err, s.receiveAgain(ctx, s.dialect.words().replicaSemiSyncOff))
+	if err != nil { // it is as silent as it was, and under its other id
+		return true, errors.Join(err, s.receiveAgain(ctx, append(s.dialect.acceptOwn(own), s.dialect.words().replicaSemiSyncOff)...))
 	}
 	return true, s.receiveAgain(ctx)
 }
 
 // receiveAgain starts the receiver that was stopped for a change, after what undoes
 // that, also when ctx has ended meanwhile: a replica that stayed without a receiver
-// would wait for a repair, and lag more and more.
+// would wait for a repair, and lag more and more. Beside an applier that has stopped
+// it starts nothing: MariaDB would drop the relay log.
 func (s *Server) receiveAgain(ctx context.Context, undo ...string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	return execute(ctx, s.db, append(undo, s.dialect.words().startReceiver)...)
+	if err := execute(ctx, s.db, undo...); err != nil {
+		return err
+	}
+	st, err := s.Status(ctx)
+	if err != nil || !st.SQLRunning || st.IORunning != ThreadNo || !st.SourceByGTID {
+		return err
+	}
+	return execute(ctx, s.db, s.dialect.words().startReceiver)
 }
+
+// undoTimeout bounds what is done after a caller has given up: a newer order waits for it.
+const undoTimeout = 2 * time.Second
 
 // StopAcknowledging switches replica semi-sync off and returns nil only when a
 // status read after that says that both the setting and the state are off. The

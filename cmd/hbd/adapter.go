@@ -107,7 +107,7 @@ func (d *database) follow(ctx context.Context, f cluster.Following, src mysqld.S
 	src.Sever = d.severFrom(st.SourceHost)
 	acks := func() error { return d.server.StopAcknowledging(ctx, src.Sever) }
 	if f.Sync {
-		acks = func() error { return d.server.AcknowledgeIn(ctx, f.Epoch) }
+		acks = func() error { return d.server.AcknowledgeIn(ctx, f.Epoch, src.Sever) }
 	}
 	err = acks()
 	late := errors.Is(err, mysqld.ErrApplierStopped) // it must run first, and Follow sees to that
