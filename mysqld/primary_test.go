@@ -59,6 +59,25 @@ func testBarrierIsAcknowledgedOnlyByAReplica(t *testing.T, k *kind) {
 	}
 }
 
+// TestFirstBarrierOfACluster: epochs that the data brings along from an earlier
+// cluster are none of this one: when it comes that far, one would count as applied.
+func TestFirstBarrierOfACluster(t *testing.T) {
+	eachServer(t, func(t *testing.T, k *kind) {
+		nodes := cluster(t, k, 2, true)
+		source, replica := nodes[0], nodes[1]
+		ctx := testContext(t)
+		source.must(source.WriteBarrier(ctx, 50, "old"))
+		source.must(source.WriteBarrier(ctx, 1, "db1"))
+		replica.must(replica.Drain(ctx, source.status().Executed))
+		for _, n := range nodes {
+			if epoch, node, err := n.LastEpoch(ctx); err != nil || epoch != 1 || node != "db1" {
+				t.Fatalf("node %d: last epoch %d of %q: %v", n.id, epoch, node, err)
+			}
+		}
+		source.must(source.WriteBarrier(ctx, 1, "db1")) // once more, after a restart in place
+	})
+}
+
 func TestReadOnlyBehindAWaiter(t *testing.T) { eachServer(t, testReadOnlyBehindAWaiter) }
 
 func testReadOnlyBehindAWaiter(t *testing.T, k *kind) {

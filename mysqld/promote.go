@@ -269,9 +269,16 @@ func (s *Server) EnsureEpochTable(ctx context.Context) error {
 // server, and another try waits behind it. A lost acknowledgement is answered
 // with Nudge, not with a second barrier.
 func (s *Server) WriteBarrier(ctx context.Context, epoch uint64, node string) error {
-	// The row must differ from what it replaces, or nothing is logged.
-	err := execArgs(ctx, s.db, "INSERT INTO highbase.epoch (epoch, node, at) VALUES (?, ?, NOW(6))"+
-		" ON DUPLICATE KEY UPDATE node=VALUES(node), at=GREATEST(NOW(6), at + INTERVAL 1 MICROSECOND)", epoch, node)
+	var err error
+	if epoch == 1 {
+		// Rows of an earlier life of the cluster, or of another that the data comes from, are no barriers of this one.
+		err = execute(ctx, s.db, "DELETE FROM highbase.epoch WHERE epoch > 1")
+	}
+	if err == nil {
+		// The row must differ from what it replaces, or nothing is logged.
+		err = execArgs(ctx, s.db, "INSERT INTO highbase.epoch (epoch, node, at) VALUES (?, ?, NOW(6))"+
+			" ON DUPLICATE KEY UPDATE node=VALUES(node), at=GREATEST(NOW(6), at + INTERVAL 1 MICROSECOND)", epoch, node)
+	}
 	if number := serverErrorNumber(err); number == noSuchSchema || number == noSuchTable {
 		s.tables.Store(false)
 	}
