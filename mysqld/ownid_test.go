@@ -24,6 +24,22 @@ func (n *node) loses(keep int, position string) {
 	}
 }
 
+// overtaken gives a former source with 7 rows, whoever has taken over from it with
+// all of them, and where the former stood at its third.
+func overtaken(t *testing.T, k *kind) (old, next *node, third string) {
+	t.Helper()
+	nodes := cluster(t, k, 2, true)
+	old, next = nodes[0], nodes[1]
+	ctx := testContext(t)
+	old.must(old.insert(ctx, 3))
+	third = old.status().Executed
+	old.must(old.insert(ctx, 4))
+	next.must(next.Drain(ctx, old.status().Executed))
+	next.must(next.StopReplication(ctx))
+	next.must(next.SetWritable(ctx))
+	return old, next, third
+}
+
 // TestOwnTransactionsComeBack: a MariaDB replica without semi-sync drops its own
 // transactions and says nothing. Outside the sync set it must have them all the same.
 func TestOwnTransactionsComeBack(t *testing.T) { eachServer(t, testOwnTransactionsComeBack) }
@@ -35,16 +51,8 @@ func testOwnTransactionsComeBack(t *testing.T, k *kind) {
 		clear bool // control: the server keeps its own server_id
 	}{{"under another id", false}, {"control: under its own", true}} {
 		t.Run(c.name, func(t *testing.T) {
-			nodes := cluster(t, k, 2, true)
-			old, next := nodes[0], nodes[1]
+			old, next, keep := overtaken(t, k)
 			ctx := testContext(t)
-			old.must(old.insert(ctx, 3))
-			keep := old.status().Executed
-			old.must(old.insert(ctx, 4))
-			all := old.status().Executed
-			next.must(next.Drain(ctx, all))
-			next.must(next.StopReplication(ctx))
-			next.must(next.SetWritable(ctx))
 			next.must(next.insert(ctx, 1))
 			old.must(old.SetReadOnly(ctx))
 			old.must(old.DisableSourceSemiSync(ctx))
@@ -112,15 +120,8 @@ func testOwnTransactionsSurviveARestart(t *testing.T, k *kind) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			nodes := cluster(t, k, 2, true)
-			old, next := nodes[0], nodes[1]
+			old, next, keep := overtaken(t, k)
 			ctx := testContext(t)
-			old.must(old.insert(ctx, 3))
-			keep := old.status().Executed
-			old.must(old.insert(ctx, 4))
-			next.must(next.Drain(ctx, old.status().Executed))
-			next.must(next.StopReplication(ctx))
-			next.must(next.SetWritable(ctx))
 			old.must(old.SetReadOnly(ctx))
 			old.must(old.DisableSourceSemiSync(ctx))
 			old.loses(3, keep)
@@ -154,15 +155,8 @@ func TestLaggingReplicaAcknowledges(t *testing.T) { eachServer(t, testLaggingRep
 
 func testLaggingReplicaAcknowledges(t *testing.T, k *kind) {
 	k.only(t, "mariadb", "MySQL's replicas keep their server_id")
-	nodes := cluster(t, k, 2, true)
-	old, next := nodes[0], nodes[1]
+	old, next, keep := overtaken(t, k)
 	ctx := testContext(t)
-	old.must(old.insert(ctx, 3))
-	keep := old.status().Executed
-	old.must(old.insert(ctx, 4))
-	next.must(next.Drain(ctx, old.status().Executed))
-	next.must(next.StopReplication(ctx))
-	next.must(next.SetWritable(ctx))
 	next.must(next.WriteBarrier(ctx, 7, "db2"))
 	old.must(old.SetReadOnly(ctx))
 	old.must(old.DisableSourceSemiSync(ctx))
