@@ -70,7 +70,7 @@ func testForgetSource(t *testing.T, k *kind) {
 
 	turn(true)
 	back() // without having forgotten
-	// What a source that lost its role does, in whatever state it was left: nothing, a restart of this process.
+	// A source that loses its role before it has forgotten: as it was left, and after a restart of this process, which does not know of that.
 	for _, forgotten := range []bool{false, true} {
 		turn(true)
 		replica.lead(true)

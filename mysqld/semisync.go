@@ -165,7 +165,8 @@ func (s *Server) stopSilent(ctx context.Context, epoch uint64, sever func() erro
 // receiveAgain starts the receiver that was stopped for a change, after what undoes
 // that, also when ctx has ended meanwhile: a replica that stayed without a receiver
 // would wait for a repair, and lag more and more. Beside an applier that has stopped
-// it starts nothing: MariaDB would drop the relay log.
+// it starts nothing: MariaDB would drop the relay log, and Follow, which comes next,
+// makes it run first.
 func (s *Server) receiveAgain(ctx context.Context, undo ...string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
