@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -18,7 +19,8 @@ type links struct {
 	h *netlink.Handle
 
 	mu      sync.Mutex
-	changes uint64 // of links and addresses that this process made or was told of
+	changes uint64       // of links and addresses that this process made or was told of
+	cut     map[int]bool // interfaces by index that had no link at some moment; 0 for any of them
 	seen    map[string]glance[linkState]
 }
 
@@ -35,7 +37,7 @@ func newLinks() (*links, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening rtnetlink socket: %w", err)
 	}
-	return &links{h: h, seen: map[string]glance[linkState]{}}, nil
+	return &links{h: h, cut: map[int]bool{}, seen: map[string]glance[linkState]{}}, nil
 }
 
 func (l *links) close() { l.h.Close() }
@@ -97,6 +99,29 @@ func (l *links) forget() {
 	defer l.mu.Unlock()
 	l.changes++
 	clear(l.seen)
+}
+
+// hear takes a notice: one about a link may be all there is to learn of an interruption that is over.
+// Of type 0 are notices that were lost. The data is an ifinfomsg (rtnetlink(7)): flags at 8, index at 4.
+func (l *links) hear(typ uint16, data []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	const up = unix.IFF_UP | unix.IFF_RUNNING
+	switch {
+	case typ == 0:
+		l.cut[0] = true
+	case typ == unix.RTM_NEWLINK && len(data) >= unix.SizeofIfInfomsg && binary.NativeEndian.Uint32(data[8:])&up != up:
+		l.cut[int(binary.NativeEndian.Uint32(data[4:]))] = true
+	}
+}
+
+// wasCut takes what was heard: the interfaces that had no link at some moment since it was asked last.
+func (l *links) wasCut() map[int]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	cut := l.cut
+	l.cut = map[int]bool{}
+	return cut
 }
 
 // has tells whether the interface carries ip, with whatever prefix.

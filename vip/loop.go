@@ -32,11 +32,11 @@ func (m *Manager) start() {
 		m.follow(m.notifiers[0], func() {
 			m.links.forget()
 			m.wake()
-		})
+		}, m.links.hear)
 	})
 	if len(m.notifiers) > 1 {
 		m.running.Go(func() {
-			m.follow(m.notifiers[1], m.suspectGate,
+			m.follow(m.notifiers[1], m.suspectGate, nil,
 				nftType(unix.NFT_MSG_NEWTABLE), nftType(unix.NFT_MSG_DELTABLE), nftType(unix.NFT_MSG_DELCHAIN),
 				nftType(unix.NFT_MSG_NEWRULE), nftType(unix.NFT_MSG_DELRULE), nftType(unix.NFT_MSG_DELSET))
 		})
@@ -72,8 +72,8 @@ func (m *Manager) reportWeaker() {
 }
 
 // follow runs a notifier. If it fails the periodic checks still find everything, later.
-func (m *Manager) follow(n *notifier, notify func(), types ...uint16) {
-	if err := n.run(notify, types...); err != nil {
+func (m *Manager) follow(n *notifier, notify func(), heard func(uint16, []byte), types ...uint16) {
+	if err := n.run(notify, heard, types...); err != nil {
 		m.log.Error("kernel notices have ended", "err", err)
 		m.emit(Event{Kind: ProtectionWeaker, Detail: "kernel notices have ended: " + err.Error()})
 	}
@@ -108,7 +108,7 @@ func (m *Manager) suspectGate() {
 }
 
 // loop looks after what is wanted. It acts on what it finds, not on what a notice said: a missed or
-// merged notice costs nothing.
+// merged notice costs nothing. Only that a link was cut for a moment cannot be found any more.
 func (m *Manager) loop() {
 	var refreshed, checked time.Duration
 	timer := time.NewTimer(0)
@@ -209,29 +209,44 @@ func (m *Manager) mendGate() {
 	}
 }
 
-// watchLinks reports changes of the links and announces over one that is back. The caller holds ops.
+// watchLinks reports changes of the links and announces over one that is back, however short it was
+// away: a switch may have forgotten its port. The caller holds ops.
 func (m *Manager) watchLinks() {
+	cut := m.links.wasCut() // first: what is heard from here on wakes the loop again
 	for iface := range m.ports {
 		link, err := m.links.find(iface)
-		up := err == nil && link.up
+		index := 0
+		if err == nil && link.up {
+			index = link.index
+		}
 		m.mu.Lock()
 		was := m.linkUp[iface]
-		m.linkUp[iface] = up
+		m.linkUp[iface] = index
 		m.mu.Unlock()
-		if up == was {
+		interrupted := was != 0 && index != 0 && (index != was || cut[index] || cut[0])
+		if index == was && !interrupted {
 			continue
 		}
-		kind := LinkDown
-		detail := "interface " + iface + " has no link"
-		if up {
-			kind, detail = LinkUp, "interface "+iface+" has a link"
-			m.reviveLink(iface, link)
-		} else if err != nil {
-			detail = err.Error()
+		if index == 0 || interrupted {
+			detail := "interface " + iface + " has no link"
+			switch {
+			case interrupted:
+				detail = "interface " + iface + " was without a link for a moment"
+			case err != nil:
+				detail = err.Error()
+			}
+			m.linkEvent(LinkDown, iface, detail)
 		}
-		m.log.Warn("link changed", "interface", iface, "up", up)
-		m.emit(Event{Kind: kind, Interface: iface, Detail: detail})
+		if index != 0 {
+			m.reviveLink(iface, link)
+			m.linkEvent(LinkUp, iface, "interface "+iface+" has a link")
+		}
 	}
+}
+
+func (m *Manager) linkEvent(kind EventKind, iface, detail string) {
+	m.log.Warn("link changed", "interface", iface, "up", kind == LinkUp, "detail", detail)
+	m.emit(Event{Kind: kind, Interface: iface, Detail: detail})
 }
 
 // reviveLink prepares an interface that is back, perhaps as a new one.

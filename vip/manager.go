@@ -116,7 +116,7 @@ type Manager struct {
 	stopped     bool
 	sched       schedule
 	counters    map[netip.Addr]*Counters
-	linkUp      map[string]bool
+	linkUp      map[string]int // index of each interface that has a link
 	gateLosses  uint64
 	probing     map[chan claim]bool
 	lastDefence time.Duration
@@ -142,7 +142,7 @@ func New(cfg Config) (*Manager, error) {
 	}
 	m := &Manager{
 		cfg: cfg, log: cfg.Logger,
-		ports: map[string]*framePort{}, counters: map[netip.Addr]*Counters{}, linkUp: map[string]bool{},
+		ports: map[string]*framePort{}, counters: map[netip.Addr]*Counters{}, linkUp: map[string]int{},
 		probing: map[chan claim]bool{}, wakeUp: make(chan struct{}, 1), quit: make(chan struct{}),
 	}
 	m.events = newEventQueue(func(e Event) {
@@ -173,7 +173,9 @@ func (m *Manager) prepare() error {
 		if err != nil {
 			return err
 		}
-		m.linkUp[iface] = link.up
+		if link.up {
+			m.linkUp[iface] = link.index
+		}
 		m.ports[iface] = newFramePort(iface, ips)
 		for _, proto := range m.ports[iface].protocols() {
 			if _, err := m.ports[iface].conn(proto, link.index); err != nil {

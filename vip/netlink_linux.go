@@ -249,8 +249,12 @@ func newNotifier(proto int, groups ...int) (*notifier, error) {
 func (n *notifier) close() error { return n.file.Close() }
 
 // run calls notify when a notice of one of the given types (all if none is given) arrives, or when
-// notices were lost. It returns when the notifier is closed.
-func (n *notifier) run(notify func(), types ...uint16) error {
+// notices were lost; heard, if it is not nil, gets every notice before, and type 0 for those that were
+// lost. It returns when the notifier is closed.
+func (n *notifier) run(notify func(), heard func(typ uint16, data []byte), types ...uint16) error {
+	if heard == nil {
+		heard = func(uint16, []byte) {}
+	}
 	buf := make([]byte, recvBufferSize)
 	for {
 		size, err := n.file.Read(buf)
@@ -258,13 +262,15 @@ func (n *notifier) run(notify func(), types ...uint16) error {
 		case errors.Is(err, os.ErrClosed):
 			return nil
 		case errors.Is(err, unix.ENOBUFS):
+			heard(0, nil)
 			notify() // Notices were dropped: what they said must be looked up.
 			continue
 		case err != nil:
 			return fmt.Errorf("reading netlink notices: %w", err)
 		}
 		hit := len(types) == 0
-		err = eachMessage(buf[:size], func(typ, _ uint16, _ uint32, _ []byte) error {
+		err = eachMessage(buf[:size], func(typ, _ uint16, _ uint32, data []byte) error {
+			heard(typ, data)
 			for _, t := range types {
 				hit = hit || typ == t
 			}

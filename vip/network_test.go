@@ -83,6 +83,32 @@ func TestRepairsWhatVanishes(t *testing.T) {
 	}
 }
 
+// TestShortCutIsAnnounced: a link that is back before anybody looked is announced over all the same.
+func TestShortCutIsAnnounced(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	n := newNetwork(t)
+	client := n.add(9)
+	n.self.serve("db1", testPort)
+	m, rec := newManager(t, testConfig(t))
+	open(t, m, longLease)
+	hold(t, m, true)
+	for i := range 20 {
+		// The loop cannot look in between: it would have to hold ops.
+		m.ops.Lock()
+		check(t, n.self.h.LinkSetDown(n.self.eth0()), "taking the link down")
+		check(t, n.self.h.LinkSetUp(n.self.eth0()), "taking the link up")
+		m.ops.Unlock()
+		eventually(t, "an announcement over the link that is back", func() bool { return rec.count(LinkUp) > i })
+	}
+	if down, up := rec.count(LinkDown), rec.count(LinkUp); down != up {
+		t.Errorf("%d times down, %d times up", down, up)
+	}
+	eventually(t, "the address after the last cut", func() bool { return m.State().Addresses[0].Present })
+	client.mustReach(vip4, "db1")
+}
+
 // TestClosedGateRepairsNothing: behind a closed gate a missing address may be another host's by now.
 func TestClosedGateRepairsNothing(t *testing.T) {
 	if !isolated(t) {
