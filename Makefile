@@ -12,6 +12,10 @@ RACE = $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 # Debian keeps the server and nft in sbin, which is not in everybody's PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
 
+# Unit tests make servers by the hundred and throw them away. Processes are killed there, not machines, so nothing hangs
+# on a disk but time: where there is plenty of memory, that is where they are. The scenarios stay on the disk.
+SCRATCH = $(shell scripts/scratch.sh)
+
 .PHONY: build deps test unit integration integration-all integration-mariadb integration-mysql controls race lint check fuzz demo soak soak-mariadb soak-mysql bench bench-mariadb bench-mysql clean
 
 build:
@@ -24,7 +28,7 @@ test: deps build unit integration controls
 
 # One package at a time: several start servers and measure time.
 unit:
-	go test $(RACE) -p 1 ./...
+	TMPDIR=$(SCRATCH) go test $(RACE) -p 1 ./...
 
 # Everything on MariaDB but what takes minutes by itself (and a shorter storm); on MySQL the scenarios in which the servers differ.
 integration: deps build
