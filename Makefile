@@ -12,8 +12,8 @@ RACE = $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 # Debian keeps the server and nft in sbin, which is not in everybody's PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-# Unit tests make servers by the hundred and throw them away. Processes are killed there, not machines, so nothing hangs
-# on a disk but time: where there is plenty of memory, that is where they are. The scenarios stay on the disk.
+# Tests make servers by the hundred and throw them away. Processes are killed there, not machines, so nothing hangs on a
+# disk but time: where there is plenty of memory, that is where they are. On the disk stay the storm, MySQL's scenarios and the controls.
 SCRATCH = $(shell scripts/scratch.sh)
 
 .PHONY: build deps test unit integration integration-all integration-mariadb integration-mysql controls race lint check fuzz demo soak soak-mariadb soak-mysql bench bench-mariadb bench-mysql clean
@@ -28,11 +28,12 @@ test: deps build unit integration controls
 
 # One package at a time: several start servers and measure time.
 unit:
-	TMPDIR=$(SCRATCH) go test $(RACE) -p 1 ./...
+	TMPDIR="$(SCRATCH)" go test $(RACE) -p 1 ./...
 
 # Everything on MariaDB but what takes minutes by itself (and a shorter storm); on MySQL the scenarios in which the servers differ.
 integration: deps build
-	HIGHBASE_REQUIRE=1 HIGHBASE_STORM=20s HIGHBASE_SERVER=mariadb go test -tags integration -count=1 -timeout 20m -run '^Test[^B]' -skip '^TestLag$$|^TestRebuildLosesItsDonor$$|^TestRebuild$$/^DDL' ./integration
+	TMPDIR="$(SCRATCH)" HIGHBASE_REQUIRE=1 HIGHBASE_SERVER=mariadb go test -tags integration -count=1 -timeout 20m -run '^Test[^B]' -skip '^TestStorm$$|^TestLag$$|^TestRebuildLosesItsDonor$$|^TestRebuild$$/^DDL' ./integration
+	HIGHBASE_REQUIRE=1 HIGHBASE_STORM=20s HIGHBASE_SERVER=mariadb go test -tags integration -count=1 -timeout 20m -run '^TestStorm$$' ./integration
 	HIGHBASE_REQUIRE=1 HIGHBASE_SERVER=mysql go test -tags integration -count=1 -timeout 20m -run '^Test(Host|Service|SyncSet|SyncSetOutsider|Rebuild)$$' -skip '^TestRebuild$$/^(DDL|purged|a_host)' ./integration
 
 # Every scenario, on each server. About half an hour.

@@ -127,7 +127,7 @@ func tail(text []byte, n int) string {
 // lockInstall lets one sandbox of the machine at a time initialise a data directory: several at once starve each
 // other. The returned function ends that.
 func lockInstall() (func(), error) {
-	path := filepath.Join(os.TempDir(), "highbase-install-db.lock")
+	path := "/tmp/highbase-install-db.lock"
 	f, err := os.Open(path)
 	if os.IsNotExist(err) {
 		f, err = os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o644)

@@ -115,17 +115,20 @@ func (m *Manager) announceAll() {
 // errSuppressed says that the closed gate, or an interface that is down, held an announcement back.
 var errSuppressed = errors.New("announcement was held back")
 
-// announceOne reads the interface's MAC as it is now and sends every form of the announcement.
+// announceOne announces an address while the lease lasts. What a late process sends after this look the kernel drops
+// where it can (netdev egress); elsewhere the look is all there is.
 func (m *Manager) announceOne(a Address) error {
 	if breakAnnounce {
 		return errSuppressed
 	}
-	if !m.gate.kernel() {
-		// Without the kernel's gate this check is all there is between a late process and the network.
-		if left, err := m.gate.remaining(); err != nil || left == 0 {
-			return errSuppressed
-		}
+	if left, err := m.gate.remaining(); err != nil || left == 0 {
+		return errSuppressed
 	}
+	return m.sendAnnouncement(a)
+}
+
+// sendAnnouncement reads the interface's MAC as it is now and sends every form of the announcement.
+func (m *Manager) sendAnnouncement(a Address) error {
 	link, err := m.links.find(a.Interface)
 	if err != nil {
 		return err
@@ -145,7 +148,11 @@ func (m *Manager) announceOne(a Address) error {
 		proto, frames = int(protoIPv6), [][]byte{f}
 	}
 	for _, f := range frames {
-		if err := m.ports[a.Interface].send(proto, link.index, f); err != nil {
+		err := m.ports[a.Interface].send(proto, link.index, f)
+		if errors.Is(err, unix.ENETDOWN) && link.up {
+			err = m.ports[a.Interface].send(proto, link.index, f) // the socket kept an error of when the link was cut
+		}
+		if err != nil {
 			if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EPERM) {
 				return errSuppressed // what a packet socket sees of a drop in egress
 			}

@@ -221,7 +221,7 @@ func TestNoFrameClaimsAClosedAddress(t *testing.T) {
 		if mac := client.neighbour(a.IP); mac != nil {
 			t.Fatalf("the client learned %s for %s", mac, a.IP)
 		}
-		if err := m.announceOne(a); !errors.Is(err, errSuppressed) {
+		if err := m.sendAnnouncement(a); !errors.Is(err, errSuppressed) {
 			t.Fatalf("announcing %s behind a closed gate: %v", a.IP, err)
 		}
 	}
@@ -236,7 +236,31 @@ func TestNoFrameClaimsAClosedAddress(t *testing.T) {
 	defer g.mu.Unlock()
 	check(t, nftBatch(g.sock, []nlMessage{nftMessage(unix.NFT_MSG_DELTABLE, 0, familyNetdev,
 		attrs(nil).str(unix.NFTA_TABLE_NAME, g.name))}), "removing the egress table")
-	check(t, m.announceOne(m.cfg.Addresses[0]), "announcing without the egress table")
+	check(t, m.sendAnnouncement(m.cfg.Addresses[0]), "announcing without the egress table")
+}
+
+// endedGate says that the lease has ended; its kernel lets everything pass.
+type endedGate struct{ gate }
+
+func (endedGate) remaining() (time.Duration, error) { return 0, nil }
+
+// TestNothingIsAnnouncedWithoutALease: not every kernel can drop frames of packet sockets.
+func TestNothingIsAnnouncedWithoutALease(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	newNetwork(t)
+	cfg := testConfig(t)
+	cfg.skipWatches = true
+	m, _ := newManager(t, cfg)
+	open(t, m, longLease)
+	check(t, m.announceOne(m.cfg.Addresses[0]), "announcing with a lease")
+	m.gate = endedGate{m.gate}
+	for _, a := range m.cfg.Addresses {
+		if err := m.announceOne(a); !errors.Is(err, errSuppressed) {
+			t.Errorf("announcing %s without a lease: %v", a.IP, err)
+		}
+	}
 }
 
 func TestAdoptsALivingGate(t *testing.T) {

@@ -19,8 +19,9 @@ type links struct {
 	h *netlink.Handle
 
 	mu      sync.Mutex
-	changes uint64       // of links and addresses that this process made or was told of
-	cut     map[int]bool // interfaces by index that had no link at some moment; 0 for any of them
+	changes uint64         // of links and addresses that this process made or was told of
+	cut     map[int]bool   // interfaces by index that were heard to be without a link since wasCut
+	downs   map[int]uint32 // how often each has lost its carrier
 	seen    map[string]glance[linkState]
 }
 
@@ -37,7 +38,7 @@ func newLinks() (*links, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening rtnetlink socket: %w", err)
 	}
-	return &links{h: h, cut: map[int]bool{}, seen: map[string]glance[linkState]{}}, nil
+	return &links{h: h, cut: map[int]bool{}, downs: map[int]uint32{}, seen: map[string]glance[linkState]{}}, nil
 }
 
 func (l *links) close() { l.h.Close() }
@@ -49,9 +50,12 @@ func (l *links) find(name string) (linkState, error) {
 		return linkState{}, fmt.Errorf("finding interface %s: %w", name, err)
 	}
 	a := link.Attrs()
-	// A veth or a dummy may report its state as unknown: only "down" kinds count as down.
-	down := a.OperState == netlink.OperDown || a.OperState == netlink.OperLowerLayerDown || a.OperState == netlink.OperNotPresent
-	return linkState{index: a.Index, mac: a.HardwareAddr, up: a.Flags&net.FlagUp != 0 && !down}, nil
+	return linkState{index: a.Index, mac: a.HardwareAddr, up: a.Flags&net.FlagUp != 0 && !noLink(a.OperState)}, nil
+}
+
+// noLink: a veth or a dummy may report its state as unknown, so only "down" kinds count as down.
+func noLink(s netlink.LinkOperState) bool {
+	return s == netlink.OperDown || s == netlink.OperLowerLayerDown || s == netlink.OperNotPresent
 }
 
 // read is find with the addresses of the interface.
@@ -101,21 +105,51 @@ func (l *links) forget() {
 	clear(l.seen)
 }
 
-// hear takes a notice: one about a link may be all there is to learn of an interruption that is over.
-// Of type 0 are notices that were lost. The data is an ifinfomsg (rtnetlink(7)): flags at 8, index at 4.
-func (l *links) hear(typ uint16, data []byte) {
+// hear takes a notice of rtnetlink(7): of an interruption that is over it can be all there is to learn. Notices of short
+// ones are merged, or lost; the count of lost carriers (IFLA_CARRIER_DOWN_COUNT, since Linux 4.16) tells of those.
+func (l *links) hear(typ uint16, data []byte) error {
+	if len(data) < unix.SizeofIfInfomsg || typ != unix.RTM_NEWLINK && typ != unix.RTM_DELLINK {
+		return nil
+	}
+	index := int(binary.NativeEndian.Uint32(data[4:]))
+	down, count := binary.NativeEndian.Uint32(data[8:])&unix.IFF_UP == 0, uint32(0)
+	err := eachAttr(data[unix.SizeofIfInfomsg:], func(attr uint16, value []byte) error {
+		switch {
+		case attr == unix.IFLA_OPERSTATE && len(value) == 1:
+			down = down || noLink(netlink.LinkOperState(value[0]))
+		case attr == unix.IFLA_CARRIER_DOWN_COUNT && len(value) == 4:
+			count = binary.NativeEndian.Uint32(value)
+		}
+		return nil
+	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	const up = unix.IFF_UP | unix.IFF_RUNNING
-	switch {
-	case typ == 0:
-		l.cut[0] = true
-	case typ == unix.RTM_NEWLINK && len(data) >= unix.SizeofIfInfomsg && binary.NativeEndian.Uint32(data[8:])&up != up:
-		l.cut[int(binary.NativeEndian.Uint32(data[4:]))] = true
+	if typ == unix.RTM_DELLINK {
+		delete(l.downs, index)
+		return err
 	}
+	if before, known := l.downs[index]; down || known && before != count {
+		l.cut[index] = true
+	}
+	l.downs[index] = count
+	return err
 }
 
-// wasCut takes what was heard: the interfaces that had no link at some moment since it was asked last.
+// count reads what notices would have told: at first, and after some were lost.
+func (l *links) count() (err error) {
+	s, err := dialNetlink(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	err = s.dump(nlMessage{typ: unix.RTM_GETLINK, data: make([]byte, unix.SizeofIfInfomsg)}, l.hear)
+	if errors.Is(err, errDumpInterrupted) {
+		return nil // by a change, which has its own notice
+	}
+	return err
+}
+
+// wasCut takes what was heard: the interfaces that were without a link since it was asked last.
 func (l *links) wasCut() map[int]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

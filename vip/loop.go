@@ -32,7 +32,7 @@ func (m *Manager) start() {
 		m.follow(m.notifiers[0], func() {
 			m.links.forget()
 			m.wake()
-		}, m.links.hear)
+		}, m.hearLink)
 	})
 	if len(m.notifiers) > 1 {
 		m.running.Go(func() {
@@ -49,6 +49,19 @@ func (m *Manager) start() {
 		}
 	}
 	m.running.Go(m.loop)
+}
+
+// hearLink takes a notice about a link, or that some were lost.
+func (m *Manager) hearLink(typ uint16, data []byte) {
+	var err error
+	if typ == 0 {
+		err = m.links.count()
+	} else {
+		err = m.links.hear(typ, data)
+	}
+	if err != nil {
+		m.log.Warn("what links did meanwhile cannot be told", "err", err)
+	}
 }
 
 func (m *Manager) tune() map[string]error {
@@ -71,7 +84,7 @@ func (m *Manager) reportWeaker() {
 	}
 }
 
-// follow runs a notifier. If it fails the periodic checks still find everything, later.
+// follow runs a notifier. If it fails the periodic checks still find what is there, later.
 func (m *Manager) follow(n *notifier, notify func(), heard func(uint16, []byte), types ...uint16) {
 	if err := n.run(notify, heard, types...); err != nil {
 		m.log.Error("kernel notices have ended", "err", err)
@@ -223,7 +236,7 @@ func (m *Manager) watchLinks() {
 		was := m.linkUp[iface]
 		m.linkUp[iface] = index
 		m.mu.Unlock()
-		interrupted := was != 0 && index != 0 && (index != was || cut[index] || cut[0])
+		interrupted := was != 0 && index != 0 && (index != was || cut[index])
 		if index == was && !interrupted {
 			continue
 		}
@@ -238,7 +251,7 @@ func (m *Manager) watchLinks() {
 			m.linkEvent(LinkDown, iface, detail)
 		}
 		if index != 0 {
-			m.reviveLink(iface, link)
+			m.reviveLink(iface, link, index != was)
 			m.linkEvent(LinkUp, iface, "interface "+iface+" has a link")
 		}
 	}
@@ -249,8 +262,12 @@ func (m *Manager) linkEvent(kind EventKind, iface, detail string) {
 	m.emit(Event{Kind: kind, Interface: iface, Detail: detail})
 }
 
-// reviveLink prepares an interface that is back, perhaps as a new one.
-func (m *Manager) reviveLink(iface string, link linkState) {
+// reviveLink prepares an interface that is back. Of a new one the kernel may have dropped the egress chain:
+// the gate is whole before anything is announced.
+func (m *Manager) reviveLink(iface string, link linkState, mayBeNew bool) {
+	if mayBeNew {
+		m.mendGate()
+	}
 	for _, proto := range m.ports[iface].protocols() {
 		if _, err := m.ports[iface].conn(proto, link.index); err != nil {
 			m.log.Warn("opening packet socket failed", "interface", iface, "err", err)
@@ -259,7 +276,6 @@ func (m *Manager) reviveLink(iface string, link linkState) {
 	if err := tuneARP(iface); err != nil {
 		m.log.Warn("setting ARP options failed", "interface", iface, "err", err)
 	}
-	m.suspectGate() // an egress chain goes with its interface on older kernels
 	if m.isHeld() {
 		m.mendAddresses()
 		m.startBurst()

@@ -222,6 +222,9 @@ func (m *Manager) openNotifiers() error {
 		return err
 	}
 	m.notifiers = append(m.notifiers, route)
+	if err := m.links.count(); err != nil {
+		return fmt.Errorf("counting what links have lost: %w", err)
+	}
 	if !m.gate.kernel() {
 		return nil
 	}

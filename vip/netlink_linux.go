@@ -276,6 +276,9 @@ func (n *notifier) run(notify func(), heard func(typ uint16, data []byte), types
 			}
 			return nil
 		})
+		if err != nil {
+			heard(0, nil)
+		}
 		if hit || err != nil {
 			notify()
 		}

@@ -94,19 +94,51 @@ func TestShortCutIsAnnounced(t *testing.T) {
 	m, rec := newManager(t, testConfig(t))
 	open(t, m, longLease)
 	hold(t, m, true)
-	for i := range 20 {
+	eth0 := n.self.eth0()
+	cut := func() {
 		// The loop cannot look in between: it would have to hold ops.
 		m.ops.Lock()
-		check(t, n.self.h.LinkSetDown(n.self.eth0()), "taking the link down")
-		check(t, n.self.h.LinkSetUp(n.self.eth0()), "taking the link up")
-		m.ops.Unlock()
-		eventually(t, "an announcement over the link that is back", func() bool { return rec.count(LinkUp) > i })
+		defer m.ops.Unlock()
+		check(t, n.self.h.LinkSetDown(eth0), "taking the link down")
+		check(t, n.self.h.LinkSetUp(eth0), "taking the link up")
 	}
-	if down, up := rec.count(LinkDown), rec.count(LinkUp); down != up {
-		t.Errorf("%d times down, %d times up", down, up)
+	for range 20 {
+		before := rec.count(LinkUp)
+		cut()
+		eventually(t, "an announcement over the link that is back", func() bool { return rec.count(LinkUp) > before })
 	}
+	eventually(t, "each loss of the link to have its end", func() bool { return rec.count(LinkDown) == rec.count(LinkUp) })
 	eventually(t, "the address after the last cut", func() bool { return m.State().Addresses[0].Present })
 	client.mustReach(vip4, "db1")
+}
+
+// TestLostCarriersAreCounted: notices of what is over again are merged, and one that shows a link can be all there is.
+func TestLostCarriersAreCounted(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	n := newNetwork(t)
+	l, err := newLinks()
+	check(t, err, "opening links")
+	defer l.close()
+	check(t, l.count(), "counting")
+	l.wasCut()
+	eth0 := n.self.eth0()
+	check(t, l.count(), "counting again")
+	if cut := l.wasCut(); cut[eth0.Attrs().Index] {
+		t.Fatalf("nothing was cut, heard of %v", cut)
+	}
+	check(t, n.self.h.LinkSetDown(eth0), "taking the link down")
+	check(t, n.self.h.LinkSetUp(eth0), "taking the link up")
+	up := func() bool {
+		st, err := l.find("eth0")
+		return err == nil && st.up
+	}
+	eventually(t, "the link", up)
+	check(t, l.count(), "counting after a cut")
+	if cut := l.wasCut(); !cut[eth0.Attrs().Index] {
+		t.Fatal("a cut that is over was not noticed")
+	}
 }
 
 // TestClosedGateRepairsNothing: behind a closed gate a missing address may be another host's by now.
@@ -153,7 +185,7 @@ func TestReplacedInterface(t *testing.T) {
 		return err == nil && name == "db1"
 	})
 	check(t, m.Close(), "closing")
-	if err := m.announceOne(m.cfg.Addresses[0]); !errors.Is(err, errSuppressed) {
+	if err := m.sendAnnouncement(m.cfg.Addresses[0]); !errors.Is(err, errSuppressed) {
 		t.Fatalf("announcing over the new interface behind a closed gate: %v", err)
 	}
 }
