@@ -3,6 +3,8 @@ package vip
 import (
 	"errors"
 	"fmt"
+	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -121,7 +123,11 @@ func (m *Manager) announceOne(a Address) error {
 	if breakAnnounce {
 		return errSuppressed
 	}
-	if left, err := m.gate.remaining(); err != nil || left == 0 {
+	left, err := m.gate.remaining()
+	if err != nil {
+		return m.noteLoss(err)
+	}
+	if left == 0 {
 		return errSuppressed
 	}
 	return m.sendAnnouncement(a)
@@ -149,8 +155,8 @@ func (m *Manager) sendAnnouncement(a Address) error {
 	}
 	for _, f := range frames {
 		err := m.ports[a.Interface].send(proto, link.index, f)
-		if errors.Is(err, unix.ENETDOWN) && link.up {
-			err = m.ports[a.Interface].send(proto, link.index, f) // the socket kept an error of when the link was cut
+		if link.up && (errors.Is(err, unix.ENETDOWN) || errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed)) {
+			err = m.ports[a.Interface].send(proto, link.index, f) // the socket kept an error of when the link was cut, or was closed for it
 		}
 		if err != nil {
 			if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EPERM) {

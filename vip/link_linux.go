@@ -107,35 +107,44 @@ func (l *links) forget() {
 
 // hear takes a notice of rtnetlink(7): of an interruption that is over it can be all there is to learn. Notices of short
 // ones are merged, or lost; the count of lost carriers (IFLA_CARRIER_DOWN_COUNT, since Linux 4.16) tells of those.
+// What it is told may come twice, late, or without the count: only a count that rises means something.
 func (l *links) hear(typ uint16, data []byte) error {
-	if len(data) < unix.SizeofIfInfomsg || typ != unix.RTM_NEWLINK && typ != unix.RTM_DELLINK {
+	if len(data) < unix.SizeofIfInfomsg || data[0] != unix.AF_UNSPEC { // of a bridge's ports there are others, with the same index
 		return nil
 	}
 	index := int(binary.NativeEndian.Uint32(data[4:]))
-	down, count := binary.NativeEndian.Uint32(data[8:])&unix.IFF_UP == 0, uint32(0)
+	if typ != unix.RTM_NEWLINK {
+		if typ == unix.RTM_DELLINK {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			delete(l.downs, index)
+		}
+		return nil
+	}
+	down, counted, count := binary.NativeEndian.Uint32(data[8:])&unix.IFF_UP == 0, false, uint32(0)
 	err := eachAttr(data[unix.SizeofIfInfomsg:], func(attr uint16, value []byte) error {
 		switch {
 		case attr == unix.IFLA_OPERSTATE && len(value) == 1:
 			down = down || noLink(netlink.LinkOperState(value[0]))
 		case attr == unix.IFLA_CARRIER_DOWN_COUNT && len(value) == 4:
-			count = binary.NativeEndian.Uint32(value)
+			counted, count = true, binary.NativeEndian.Uint32(value)
 		}
 		return nil
 	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if typ == unix.RTM_DELLINK {
-		delete(l.downs, index)
-		return err
-	}
-	if before, known := l.downs[index]; down || known && before != count {
+	before, known := l.downs[index]
+	more := counted && known && int32(count-before) > 0
+	if down || more {
 		l.cut[index] = true
 	}
-	l.downs[index] = count
+	if more || counted && !known {
+		l.downs[index] = count
+	}
 	return err
 }
 
-// count reads what notices would have told: at first, and after some were lost.
+// count reads what notices would have told: at first, and again in case some were lost.
 func (l *links) count() (err error) {
 	s, err := dialNetlink(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -144,7 +153,7 @@ func (l *links) count() (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
 	err = s.dump(nlMessage{typ: unix.RTM_GETLINK, data: make([]byte, unix.SizeofIfInfomsg)}, l.hear)
 	if errors.Is(err, errDumpInterrupted) {
-		return nil // by a change, which has its own notice
+		return nil // by a change, which has its own notice; what was left out is counted next time
 	}
 	return err
 }

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// gateCheckEvery is how often the gate is compared with what it should be, in case a notice was missed.
+// gateCheckEvery is how often the gate is compared with what it should be, and links are asked whether they were cut, in
+// case a notice was missed.
 const gateCheckEvery = 5 * time.Second
 
 // gateRetryEvery is how soon a gate that could not be checked or reinstalled is tried again.
@@ -51,16 +52,26 @@ func (m *Manager) start() {
 	m.running.Go(m.loop)
 }
 
-// hearLink takes a notice about a link, or that some were lost.
+// hearLink takes a notice about a link, or (type 0) that some were lost.
 func (m *Manager) hearLink(typ uint16, data []byte) {
-	var err error
 	if typ == 0 {
-		err = m.links.count()
-	} else {
-		err = m.links.hear(typ, data)
+		m.countLinks()
+		return
 	}
-	if err != nil {
-		m.log.Warn("what links did meanwhile cannot be told", "err", err)
+	if err := m.links.hear(typ, data); err != nil {
+		m.log.Warn("a notice about a link could not be read", "err", err)
+	}
+}
+
+// countLinks looks whether a link was cut of which no notice came. Where that cannot be told, it is said once.
+func (m *Manager) countLinks() {
+	err := m.links.count()
+	m.mu.Lock()
+	told := m.countFailing
+	m.countFailing = err != nil
+	m.mu.Unlock()
+	if err != nil && !told {
+		m.log.Warn("how often links lost their carrier cannot be told: short cuts may be missed", "err", err)
 	}
 }
 
@@ -136,6 +147,7 @@ func (m *Manager) loop() {
 		now := Now()
 		if m.takeGateSuspicion() || now-checked >= m.gateCheckPeriod() {
 			m.mendGate()
+			m.countLinks()
 			checked = now
 		}
 		m.ops.Lock()

@@ -124,6 +124,8 @@ type Manager struct {
 	checkGate   bool // a notice about nftables arrived
 	gateFailing bool // the last check or reinstallation failed
 
+	countFailing bool // the last countLinks failed
+
 	wakeUp    chan struct{}
 	quit      chan struct{}
 	running   sync.WaitGroup
@@ -222,9 +224,7 @@ func (m *Manager) openNotifiers() error {
 		return err
 	}
 	m.notifiers = append(m.notifiers, route)
-	if err := m.links.count(); err != nil {
-		return fmt.Errorf("counting what links have lost: %w", err)
-	}
+	m.countLinks()
 	if !m.gate.kernel() {
 		return nil
 	}

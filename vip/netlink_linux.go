@@ -261,7 +261,7 @@ func (n *notifier) run(notify func(), heard func(typ uint16, data []byte), types
 		switch {
 		case errors.Is(err, os.ErrClosed):
 			return nil
-		case errors.Is(err, unix.ENOBUFS):
+		case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EMSGSIZE):
 			heard(0, nil)
 			notify() // Notices were dropped: what they said must be looked up.
 			continue

@@ -3,14 +3,17 @@ package vip
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 var client9 = netip.MustParseAddr("10.77.0.9")
@@ -121,23 +124,48 @@ func TestLostCarriersAreCounted(t *testing.T) {
 	l, err := newLinks()
 	check(t, err, "opening links")
 	defer l.close()
-	check(t, l.count(), "counting")
-	l.wasCut()
 	eth0 := n.self.eth0()
-	check(t, l.count(), "counting again")
-	if cut := l.wasCut(); cut[eth0.Attrs().Index] {
-		t.Fatalf("nothing was cut, heard of %v", cut)
+	index := eth0.Attrs().Index
+	cut := func() bool {
+		t.Helper()
+		check(t, l.count(), "counting")
+		return l.wasCut()[index]
+	}
+	cut() // perhaps the link was on its way up
+	if cut() {
+		t.Fatal("nothing was cut")
 	}
 	check(t, n.self.h.LinkSetDown(eth0), "taking the link down")
 	check(t, n.self.h.LinkSetUp(eth0), "taking the link up")
-	up := func() bool {
+	eventually(t, "the link", func() bool {
 		st, err := l.find("eth0")
 		return err == nil && st.up
-	}
-	eventually(t, "the link", up)
-	check(t, l.count(), "counting after a cut")
-	if cut := l.wasCut(); !cut[eth0.Attrs().Index] {
+	})
+	counted := l.downs[index]
+	if !cut() {
 		t.Fatal("a cut that is over was not noticed")
+	}
+	// What tells nothing new: a bridge's notice about its port, one without the count, one that comes late.
+	bridge, bare := make([]byte, unix.SizeofIfInfomsg), make([]byte, unix.SizeofIfInfomsg)
+	for _, b := range [][]byte{bridge, bare} {
+		binary.NativeEndian.PutUint32(b[4:], uint32(index))
+		binary.NativeEndian.PutUint32(b[8:], unix.IFF_UP)
+	}
+	bridge[0] = unix.AF_BRIDGE
+	late := append(slices.Clone(bare), attrs(nil).u32(unix.IFLA_CARRIER_DOWN_COUNT, 0)...)
+	binary.NativeEndian.PutUint32(late[len(late)-4:], counted)
+	for _, b := range [][]byte{bridge, bare, late} {
+		check(t, l.hear(unix.RTM_NEWLINK, b), "hearing")
+	}
+	check(t, l.hear(unix.RTM_DELLINK, bridge), "hearing that a port left its bridge")
+	if cut() {
+		t.Fatal("took a notice that tells nothing for a cut")
+	}
+	down := slices.Clone(bare)
+	binary.NativeEndian.PutUint32(down[8:], 0)
+	check(t, l.hear(unix.RTM_NEWLINK, down), "hearing")
+	if !cut() {
+		t.Fatal("a notice of an interface that is down was not taken for a cut")
 	}
 }
 
