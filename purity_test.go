@@ -2,6 +2,7 @@ package highbase_test
 
 import (
 	"go/ast"
+	"go/build"
 	"go/importer"
 	"go/token"
 	"go/types"
@@ -22,6 +23,7 @@ var mapsInAnyOrder = []string{"Keys", "Values", "All"}
 // impurities lists what in the files of one package is not pure.
 func impurities(set *token.FileSet, pkg string, files []*ast.File) []string {
 	info := &types.Info{Types: map[ast.Expr]types.TypeAndValue{}}
+	build.Default.CgoEnabled = false // the importer leaves behind what it lets cgo make
 	// A package that does not type-check is reported by the compiler; here its known types do.
 	config := types.Config{Importer: importer.ForCompiler(set, "source", nil), Error: func(error) {}}
 	_, _ = config.Check(pkg, set, files, info)
