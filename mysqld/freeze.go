@@ -115,7 +115,7 @@ func (s *Server) ensureApplier(ctx context.Context, st Status) (running bool, er
 	case st.SQLRunning:
 		return true, nil
 	case st.SQLErrno != 0 && st.IORunning == ThreadNo && s.allApplied(st):
-		// It was killed inside a half-received transaction (see Drain), or its
+		// It was killed inside a half-received transaction (see stopApplier), or its
 		// error is about nothing that is here: there is nothing to apply.
 		return false, nil
 	case st.SQLErrno != 0 && !Transient(st.SQLErrno):

@@ -132,7 +132,7 @@ func (m *Manager) suspectGate() {
 }
 
 // loop looks after what is wanted. It acts on what it finds, not on what a notice said: a missed or
-// merged notice costs nothing. Only that a link was cut for a moment cannot be found any more.
+// merged notice costs nothing. That a link was cut for a moment is found in the kernel's count (links.hear).
 func (m *Manager) loop() {
 	var refreshed, checked time.Duration
 	timer := time.NewTimer(0)
