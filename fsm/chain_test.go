@@ -68,6 +68,7 @@ var chainCases = []ruleCase{
 		c.wait(c.s.Settings.PrepareTimeout / 2)
 	})},
 	{code: "switchover.chain", name: "it does not acknowledge yet", acts: true, commands: []string{}, verdict: "switchover.chain", make: edited(connectedTo, func(_ *testing.T, c *scene) { c.obs["db3"].Server.ReplicaSync = false })},
+	{code: "switchover.chain", name: "it acknowledges, and does not call itself a replica yet: promote would leave it out", acts: true, commands: []string{}, verdict: "switchover.chain", make: edited(connectedTo, func(_ *testing.T, c *scene) { c.obs["db3"].Standing = StandingCatching })},
 	{code: "switchover.chain", name: "it is waited for almost as long as may be", acts: true, commands: []string{}, make: edited(chainedTo, func(_ *testing.T, c *scene) { c.wait(c.s.Settings.PrepareTimeout/2 - 1) })},
 	{code: "switchover.chain", name: "it is waited for no longer", acts: true, commands: []string{"release"}, make: edited(chainedTo, func(_ *testing.T, c *scene) { c.wait(c.s.Settings.PrepareTimeout / 2) })},
 	{code: "switchover.chain", name: "it is down", acts: true, commands: []string{"release"}, make: edited(chainedTo, func(_ *testing.T, c *scene) { c.obs["db3"].Server.State = ServerDown })},

@@ -61,8 +61,8 @@ func (d *deciding) writesWait() bool {
 	return true
 }
 
-// chained: the pause begins when the others are connected to the candidate, or cannot be waited for any longer: then the first commit waits until the
-// old primary has been turned round.
+// chained: the pause begins when the others are connected to the candidate and promote would take them into the set, or cannot be waited for any
+// longer: then the first commit waits until the old primary has been turned round.
 func (d *deciding) chained() {
 	if d.serviceGone() || d.writesWait() || !d.gatesPass() || !d.quiet() {
 		return
@@ -70,15 +70,18 @@ func (d *deciding) chained() {
 	s := d.s
 	for _, id := range d.others() {
 		n := d.v.Node(id)
-		below := Below(s, n, s.Op.To)
-		if s.OutsideSince(id) == 0 || below && !n.Untried {
+		below, unable := Below(s, n, s.Op.To), CannotAck(s, d.v, id)
+		if s.OutsideSince(id) == 0 || below && !n.Untried && unable == "" {
 			continue
 		}
 		if d.v.Now-d.v.StepSince < s.Settings.PrepareTimeout/2 {
-			if below {
-				d.say("switchover.chain", id, false, "it is connected to %s, and nothing has come over that yet", s.Op.To)
-			} else {
+			switch {
+			case !below:
 				d.say("switchover.chain", id, false, "it does not replicate from %s yet: %s", s.Op.To, orNone(n.Obs.Reason))
+			case n.Untried:
+				d.say("switchover.chain", id, false, "it is connected to %s, and nothing has come over that yet", s.Op.To)
+			default:
+				d.say("switchover.chain", id, false, "it is connected to %s, and %s", s.Op.To, unable)
 			}
 			return
 		}
