@@ -13,13 +13,15 @@ import (
 const (
 	sockDiagByFamily = 20
 	sockDestroy      = 21
+	tcpDiagGetSock   = 18
 	tcpTimeWait      = 6
 	tcpListen        = 10
 	// diagStates are the states to list: all of a connection but TIME_WAIT (6), without CLOSE (7), LISTEN
 	// (10) and the bound but unconnected ones, which would make the kernel walk further tables.
-	diagStates = 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<8 | 1<<9 | 1<<11 | 1<<12
-	diagReqLen = 56
-	diagMsgLen = 72
+	diagStates    = 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<8 | 1<<9 | 1<<11 | 1<<12
+	diagReqLen    = 56
+	oldDiagReqLen = 60
+	diagMsgLen    = 72
 )
 
 // tcpSocket is one TCP socket of this host.
@@ -41,18 +43,9 @@ func destroySockets(match func(tcpSocket) bool) (int, error) {
 }
 
 func destroyOver(sock *nlSocket, match func(tcpSocket) bool) (int, error) {
-	var found []tcpSocket
-	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		err := sock.dump(nlMessage{typ: sockDiagByFamily, data: diagRequest(family, nil)}, func(_ uint16, data []byte) error {
-			if s, ok := parseSocket(data); ok && match(s) {
-				found = append(found, s)
-			}
-			return nil
-		})
-		// A dump of sockets is never of one instant: whoever must be sure looks again.
-		if err != nil && !errors.Is(err, errDumpInterrupted) {
-			return 0, fmt.Errorf("listing TCP sockets: %w", err)
-		}
+	found, err := listSockets(sock, match)
+	if err != nil {
+		return 0, fmt.Errorf("listing TCP sockets: %w", err)
 	}
 	count := 0
 	var errs []error
@@ -68,6 +61,45 @@ func destroyOver(sock *nlSocket, match func(tcpSocket) bool) (int, error) {
 		}
 	}
 	return count, errors.Join(errs...)
+}
+
+// listSockets returns those that match accepts. The kernel walks the whole table of connections for each question, for half a millisecond and more, and only
+// the older form of the question is about both families at once (inet_diag_dump_compat). Where that is not to be had there are two questions.
+func listSockets(sock *nlSocket, match func(tcpSocket) bool) ([]tcpSocket, error) {
+	found, err := askSockets(sock, nlMessage{typ: tcpDiagGetSock, data: oldDiagRequest()}, match)
+	if err == nil {
+		return found, nil
+	}
+	found = nil
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		some, err := askSockets(sock, nlMessage{typ: sockDiagByFamily, data: diagRequest(family, nil)}, match)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, some...)
+	}
+	return found, nil
+}
+
+func askSockets(sock *nlSocket, question nlMessage, match func(tcpSocket) bool) (found []tcpSocket, err error) {
+	err = sock.dump(question, func(_ uint16, data []byte) error {
+		if s, ok := parseSocket(data); ok && match(s) {
+			found = append(found, s)
+		}
+		return nil
+	})
+	// A dump of sockets is never of one instant: whoever must be sure looks again.
+	if errors.Is(err, errDumpInterrupted) {
+		err = nil
+	}
+	return found, err
+}
+
+// oldDiagRequest encodes an inet_diag_req (linux/inet_diag.h) that lists connections of both families.
+func oldDiagRequest() []byte {
+	b := make([]byte, oldDiagReqLen)
+	binary.NativeEndian.PutUint32(b[4+48:], diagStates)
+	return b
 }
 
 // diagRequest encodes an inet_diag_req_v2: for a dump without an id, for a destroy with one.

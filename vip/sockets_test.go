@@ -1,0 +1,61 @@
+package vip
+
+import (
+	"net"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestBothQuestionsListTheSame: connections of both families, and IPv4 ones in a socket that listens on both.
+func TestBothQuestionsListTheSame(t *testing.T) {
+	open := map[string]bool{}
+	for _, listen := range []string{"127.0.0.1:0", "[::1]:0", ":0"} {
+		ln, err := net.Listen("tcp", listen)
+		if err != nil {
+			t.Skipf("skipping, no %s on this host: %v", listen, err)
+		}
+		t.Cleanup(func() { _ = ln.Close() })
+		at := ln.Addr().String()
+		if listen == ":0" {
+			_, port, _ := net.SplitHostPort(at)
+			at = net.JoinHostPort("127.0.0.1", port)
+		}
+		conn, err := net.Dial("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		served, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = served.Close() })
+		open[conn.LocalAddr().String()], open[conn.RemoteAddr().String()] = true, true
+	}
+	sock, err := dialNetlink(unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sock.close() })
+	mine := func(s tcpSocket) bool { return open[s.local.String()] && open[s.remote.String()] }
+	for what, questions := range map[string][]nlMessage{
+		"one for both families": {{typ: tcpDiagGetSock, data: oldDiagRequest()}},
+		"one for each": {{typ: sockDiagByFamily, data: diagRequest(unix.AF_INET, nil)},
+			{typ: sockDiagByFamily, data: diagRequest(unix.AF_INET6, nil)}},
+	} {
+		ends := map[string]byte{}
+		for _, q := range questions {
+			found, err := askSockets(sock, q, mine)
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			for _, s := range found {
+				ends[s.local.String()+" "+s.remote.String()] = s.family
+			}
+		}
+		if len(ends) != 6 {
+			t.Errorf("%s: %d ends of 3 connections: %v", what, len(ends), ends)
+		}
+	}
+}
