@@ -120,7 +120,11 @@ func (s *Server) ensureApplier(ctx context.Context, st Status) (running bool, er
 		return false, nil
 	case st.SQLErrno != 0 && !Transient(st.SQLErrno):
 		return false, fmt.Errorf("%w: %d %s", ErrApplierStopped, st.SQLErrno, st.SQLError)
-	case st.IORunning == ThreadNo:
+	}
+	if err := s.waitForNobody(ctx); err != nil {
+		return false, err
+	}
+	if st.IORunning == ThreadNo {
 		return s.dialect.revive(ctx, s)
 	}
 	if err := execute(ctx, s.db, s.dialect.words().startApplier); err != nil {
@@ -134,6 +138,18 @@ func (s *Server) ensureApplier(ctx context.Context, st Status) (running bool, er
 		return false, fmt.Errorf("%w: %d %s", ErrApplierStopped, now.SQLErrno, now.SQLError)
 	}
 	return true, nil
+}
+
+// waitForNobody switches source semi-sync off before an applier is started: what it
+// applies would wait for acknowledgements that nobody gives. An option file may
+// have switched it on. It releases nobody: on a server that may be written to, or
+// where a commit waits already, it is left on; that was a primary a moment ago.
+func (s *Server) waitForNobody(ctx context.Context) error {
+	st, err := s.Status(ctx)
+	if err != nil || !st.SourceSemiSyncEnabled || !st.ReadOnly || st.WaitSessions > 0 {
+		return err
+	}
+	return s.disableSource(ctx, st)
 }
 
 // Reconnect makes a receiver that waits for its next try connect now. The applier
