@@ -227,6 +227,7 @@ func TestNothingIsWrittenAfterARelease(t *testing.T) {
 	if _, err := u.obey(u.short(), o); err != nil {
 		t.Fatal(err)
 	}
+	u.wg.Wait() // its clients are told, and it is looked at, beside the answer
 	u.host.expect()
 	for _, kind := range []fsm.ActionKind{fsm.ActNudge, fsm.ActBlock} {
 		late.Kind = kind

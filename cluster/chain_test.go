@@ -42,7 +42,9 @@ func (u *unit) switchedOver() {
 func (u *unit) switchedTo(members []fsm.SyncMember) {
 	u.t.Helper()
 	op := u.store.State().Op
-	u.apply(fsm.Command{Release: &fsm.Release{OpID: op.ID, Epoch: 1}})
+	if op.Step != fsm.StepReleasing {
+		u.apply(fsm.Command{Release: &fsm.Release{OpID: op.ID, Epoch: 1}})
+	}
 	u.apply(fsm.Command{Promote: &fsm.Promote{OpID: op.ID, Epoch: 1, To: op.To, Won: fsm.WonSwitchover, Position: "0-1-1",
 		Release: &fsm.Answer{Node: "db1", Epoch: 1, Received: "0-1-1"}, Members: members, Acks: 1}})
 }

@@ -59,6 +59,7 @@ func (n *Node) carryOut(ctx context.Context, actions []fsm.Action) {
 	if done && !looks {
 		return
 	}
+	wait(ctx, n.pauses.left(n.store.State())) // clients are coming back: what became of it may be seen later
 	// What was changed must be seen before it is judged again.
 	c, cancel := context.WithTimeout(n.ctx, time.Second)
 	defer cancel()

@@ -38,10 +38,15 @@ func (n *Node) followLoop(ctx context.Context) {
 		st := n.store.State()
 		l := n.gather(st)
 		actions := fsm.Reconcile(st, n.cfg.Node, l)
+		n.pauses.note(st)
 		n.noteTurn(st, l, actions)
-		w.give(ctx, n.guards(ctx, actions))
+		rest, still := n.guards(ctx, actions), n.holdsStill(st)
+		if still == 0 {
+			w.give(ctx, rest)
+			still = n.turnPause(st)
+		}
 		n.attend(st, standing(st, n.cfg.Node, l))
-		timer.Reset(n.turnPause(st))
+		timer.Reset(still)
 	}
 }
 

@@ -161,9 +161,12 @@ func (l *leading) turn(ctx context.Context) bool {
 	if d.Transfer != "" {
 		l.transfer(ctx, st, d.Transfer)
 	}
+	if committed { // what was seen may be over: a pause may have begun
+		return ctx.Err() == nil
+	}
 	l.followCatching(ctx, st, v)
 	l.askBusy(ctx, st)
-	return committed && ctx.Err() == nil
+	return false
 }
 
 // view is the picture of this moment.

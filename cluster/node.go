@@ -61,6 +61,7 @@ type Node struct {
 
 	strangers strangers
 	cutting   cutting
+	pauses    pauses
 
 	rebuilds  *rebuilds
 	donations *donations

@@ -53,6 +53,7 @@ func (n *Node) obey(ctx context.Context, o fsm.Order) (orderReply, error) {
 	if o.Kind == fsm.OrderRelease && err == nil {
 		// That it is read-only must be seen before it is judged, or it is made so once more; the answer does not wait for that.
 		n.wg.Go(func() {
+			wait(n.ctx, n.holdsStill(n.store.State()))
 			n.cfg.Prober.Look(n.ctx)
 			wake(n.wake)
 		})
@@ -251,12 +252,23 @@ func (n *Node) makeReadOnly(ctx context.Context, certain bool) (string, error) {
 
 // closeGate takes the clients away: the kernel answers them with resets from here.
 func (n *Node) closeGate(why string) {
+	if n.shutGate() {
+		n.resetClients(why)
+	}
+}
+
+func (n *Node) shutGate() bool {
 	if err := n.cfg.Addresser.Close(); err != nil {
 		n.log.Error("gate not closed; it closes by itself when the lease ends", "error", err.Error())
-		return
+		return false
 	}
 	n.cfg.Addresser.Insist(false)
 	n.stats.gateClosed()
+	return true
+}
+
+// resetClients destroys the sockets of clients whose packets the gate stops already, so that both ends know at once.
+func (n *Node) resetClients(why string) {
 	if cut, err := n.cfg.Addresser.Sever(); err != nil {
 		n.log.Warn("client sockets not destroyed; the gate resets them", "error", err.Error())
 	} else {
@@ -268,7 +280,14 @@ func (n *Node) closeGate(why string) {
 // role back.
 func (n *Node) release(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 	n.holder.drop()
-	n.closeGate("released for a switchover")
+	if n.shutGate() {
+		// Their packets are stopped, and they have nowhere to go before this node has answered: it need not wait for that.
+		n.wg.Go(func() {
+			if !n.gateOpen() {
+				n.resetClients("released for a switchover")
+			}
+		})
+	}
 	if err := n.closeToWrites(ctx, o); err != nil {
 		return nil, err
 	}

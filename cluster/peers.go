@@ -88,6 +88,10 @@ func (p *peers) watch(ctx context.Context, pe *peer) {
 		case <-ctx.Done():
 			return
 		case <-pe.kick:
+			if rest := p.n.pauses.left(p.n.store.State()); rest > 0 { // all that happens in a pause is told at once after it
+				timer.Reset(rest)
+				continue
+			}
 		case <-timer.C:
 			if rest := p.spared(pe, p.n.settings()); rest > 0 {
 				timer.Reset(rest)

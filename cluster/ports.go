@@ -67,6 +67,8 @@ type Database interface {
 	MendSettings(ctx context.Context) error
 	// Freeze stops receiving, and only receiving, and says what was received. sever destroys the connection to the source.
 	Freeze(ctx context.Context, sever func() error) (received string, err error)
+	// EndReceiving is Freeze for a replica that has applied all that was and will be sent to it.
+	EndReceiving(ctx context.Context, sever func() error) error
 	// Drain returns when everything in position is applied.
 	Drain(ctx context.Context, position string) error
 	// StopReplication makes a drained replica a server of its own.

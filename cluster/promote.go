@@ -77,7 +77,7 @@ func (n *Node) endReceiving(o fsm.Order) {
 			return err
 		}
 		sever := n.severFrom(source)
-		if _, err = n.cfg.Database.Freeze(ctx, sever); err != nil {
+		if err = n.cfg.Database.EndReceiving(ctx, sever); err != nil {
 			// A receiver that runs must not wait at a blocked source.
 			err = errors.Join(err, sever(), n.cfg.Addresser.Unblock(source))
 		}

@@ -89,7 +89,7 @@ func TestLateEndOfReceivingTouchesNothing(t *testing.T) {
 // TestReceiverThatCannotBeStoppedIsLetOn: it must not wait at a source that is blocked.
 func TestReceiverThatCannotBeStoppedIsLetOn(t *testing.T) {
 	u, o := awaited(t)
-	u.host.fail("Freeze", errors.New("the applier has stopped"))
+	u.host.fail("EndReceiving", errors.New("STOP was refused"))
 	u.obeyed(o)
 	if runs, passes := u.receives(); !runs || !passes {
 		t.Errorf("receiver runs %t, traffic passes %t", runs, passes)

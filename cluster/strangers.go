@@ -134,6 +134,11 @@ func (n *Node) heardStrangers(ctx context.Context) (found []dump, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// Listing connections walks a table of the kernel's for a millisecond, in which a takeover would wait.
+	replicas = slices.DeleteFunc(replicas, func(r Replica) bool {
+		addr, err := netip.ParseAddr(r.Host)
+		return err == nil && n.isMember(addr.Unmap())
+	})
 	var conns []Inbound
 	if len(replicas) > 0 {
 		if conns, err = n.cfg.Addresser.Inbound(); err != nil {

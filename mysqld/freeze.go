@@ -44,6 +44,19 @@ func (s *Server) Freeze(ctx context.Context, sever func() error) (received strin
 	return st.Received, nil
 }
 
+// EndReceiving stops the receiver of a replica that has applied all that its source
+// has sent and will send: as no received transaction depends on its applier, it is
+// not looked first whether that runs, as Freeze does. Clients wait meanwhile. sever
+// is as for Freeze.
+func (s *Server) EndReceiving(ctx context.Context, sever func() error) error {
+	unlock, err := s.lockReplication(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.stopReceiver(ctx, sever)
+}
+
 // freeze does it on a replica, which says st, and returns what was read after
 // STOP. The caller holds the right to change replication.
 func (s *Server) freeze(ctx context.Context, st Status, sever func() error) (Status, error) {

@@ -185,6 +185,9 @@ func (mysqlDialect) readReplication(ctx context.Context, q querier, st *Status) 
 	st.SourceID = r["Source_UUID"]
 	st.SourceByGTID = r.yes("Auto_Position")
 	st.Received = withoutSpace(r["Retrieved_Gtid_Set"])
+	if st.Executed == "" { // it tells that too
+		st.Executed = withoutSpace(r["Executed_Gtid_Set"])
+	}
 	st.IORunning, st.SQLRunning = receiverState(r["Replica_IO_Running"]), r.yes("Replica_SQL_Running")
 	st.IOErrno, st.IOError = int(r.number("Last_IO_Errno")), r["Last_IO_Error"]
 	st.SQLErrno, st.SQLError = int(r.number("Last_SQL_Errno")), r["Last_SQL_Error"]

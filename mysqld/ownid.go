@@ -115,6 +115,9 @@ func (s *Server) ownIsBehind(ctx context.Context, st Status, epoch uint64) (bool
 
 // beOneself is for a server about to write: what it writes bears its own id.
 func (s *Server) beOneself(ctx context.Context) error {
+	if len(s.dialect.acceptOwn(1)) == 0 { // it never takes another one
+		return nil
+	}
 	// This stands in the pause of every change of primary: of a whole status only the id counts.
 	id, err := s.serverID(ctx)
 	if err != nil || len(s.dialect.takeBack(id)) == 0 {

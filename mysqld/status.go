@@ -191,10 +191,10 @@ func (s *Server) replicaStatus(ctx context.Context) (Status, error) {
 	defer cancel()
 	st, begun := Status{Dialect: s.cfg.Dialect, IORunning: ThreadNo}, time.Now()
 	err := s.withConn(ctx, func(conn *sql.Conn) (err error) {
-		if st.Executed, err = s.dialect.executed(ctx, conn); err != nil {
-			return err
+		if err = s.dialect.readReplication(ctx, conn, &st); err == nil && st.Executed == "" {
+			st.Executed, err = s.dialect.executed(ctx, conn)
 		}
-		return s.dialect.readReplication(ctx, conn, &st)
+		return err
 	})
 	if err != nil {
 		return Status{}, fmt.Errorf("reading the replication of %s: %w", s.target(), err)

@@ -182,6 +182,11 @@ func (d *database) Freeze(ctx context.Context, sever func() error) (received str
 	return d.server.Freeze(ctx, sever)
 }
 
+// EndReceiving implements cluster.Database.
+func (d *database) EndReceiving(ctx context.Context, sever func() error) error {
+	return d.server.EndReceiving(ctx, sever)
+}
+
 func (d *database) Drain(ctx context.Context, position string) error {
 	return d.server.Drain(ctx, position)
 }

@@ -1,0 +1,81 @@
+package cluster
+
+import (
+	"testing"
+
+	"github.com/highbase/highbase/fsm"
+)
+
+// inItsPause is db1 in the pause of a change to db2, under which db3 replicates already: it has let go.
+func inItsPause(t *testing.T) *unit {
+	u := released(t)
+	op := u.store.State().Op
+	u.apply(fsm.Command{Release: &fsm.Release{OpID: op.ID, Epoch: 1}})
+	u.pauses.note(u.store.State())
+	return u
+}
+
+// TestOldPrimaryHoldsStill while clients wait and it is not needed, and no longer.
+func TestOldPrimaryHoldsStill(t *testing.T) {
+	u := inItsPause(t)
+	if u.holdsStill(u.store.State()) == 0 {
+		t.Error("having let go it goes on by itself")
+	}
+	u.promise(func(p *Promises) { p.ReleasedOp-- })
+	if left := u.holdsStill(u.store.State()); left != 0 {
+		t.Errorf("asked to let go, it does nothing for %v", left)
+	}
+	u.promise(func(p *Promises) { p.ReleasedOp++ })
+	u.switchedOver()
+	if u.holdsStill(u.store.State()) == 0 {
+		t.Error("another replica acknowledges for the new primary, and it goes on by itself")
+	}
+	known := u.pauses.newest.Load()
+	u.pauses.newest.Store(&pause{known.op, known.began - stillFor})
+	if left := u.holdsStill(u.store.State()); left != 0 {
+		t.Errorf("long after the pause began it does nothing for %v more", left)
+	}
+}
+
+// TestOldPrimaryIsNeeded: the barrier waits for its acknowledgement.
+func TestOldPrimaryIsNeeded(t *testing.T) {
+	u := inItsPause(t)
+	u.switchedTo([]fsm.SyncMember{{Node: "db1"}})
+	if left := u.holdsStill(u.store.State()); left != 0 {
+		t.Errorf("nobody else acknowledges, and it does nothing for %v", left)
+	}
+}
+
+// TestPausesOfPlannedChanges are told from everything else.
+func TestPausesOfPlannedChanges(t *testing.T) {
+	at := func(id uint64, k fsm.Kind, step fsm.Step) fsm.State {
+		return fsm.State{Op: &fsm.Operation{ID: id, Kind: k, Step: step}}
+	}
+	for _, c := range []struct {
+		what  string
+		noted fsm.State
+		st    fsm.State
+		want  bool
+	}{
+		{"the old primary lets go", at(1, fsm.KindSwitchover, fsm.StepReleasing), at(1, fsm.KindSwitchover, fsm.StepReleasing), true},
+		{"the new one is named", at(1, fsm.KindSwitchover, fsm.StepReleasing), at(1, fsm.KindSwitchover, fsm.StepPromoted), true},
+		{"a host is stopped", at(1, fsm.KindHandover, fsm.StepReleasing), at(1, fsm.KindHandover, fsm.StepReleasing), true},
+		{"the next change, of which nothing was noted", at(1, fsm.KindSwitchover, fsm.StepReleasing), at(2, fsm.KindSwitchover, fsm.StepReleasing), false},
+		{"it is over", at(1, fsm.KindSwitchover, fsm.StepReleasing), fsm.State{}, false},
+		{"it is being prepared", at(1, fsm.KindSwitchover, fsm.StepChained), at(1, fsm.KindSwitchover, fsm.StepChained), false},
+		{"a failover", at(1, fsm.KindFailover, fsm.StepPromoted), at(1, fsm.KindFailover, fsm.StepPromoted), false},
+	} {
+		var p pauses
+		p.note(c.noted)
+		if left := p.left(c.st); left > 0 != c.want || left > stillFor {
+			t.Errorf("%s: %v left", c.what, left)
+		}
+	}
+	var p pauses
+	p.note(at(1, fsm.KindSwitchover, fsm.StepReleasing))
+	began := p.newest.Load()
+	p.note(at(1, fsm.KindSwitchover, fsm.StepPromoted))
+	if p.newest.Load() != began {
+		t.Error("a pause begins once")
+	}
+}
