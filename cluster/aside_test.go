@@ -113,12 +113,20 @@ func TestNeededNodesDoNot(t *testing.T) {
 
 // TestFenceAfterTheReleaseIsNotDue: the release has made mysqld read-only while the fence waited for its turn. Without a release it is always carried out.
 func TestFenceAfterTheReleaseIsNotDue(t *testing.T) {
-	u := released(t)
-	u.host.expect()
-	u.carryOut(context.Background(), []fsm.Action{u.action(fsm.ActSelfFence)})
-	if got := u.host.made(); len(got) > 0 {
-		t.Errorf("it did %v", got)
+	for what, then := range map[string]func(*unit){
+		"the log has not gone on":        func(*unit) {},
+		"another is named":               func(u *unit) { u.switchedOver() },
+		"another is named, and needs it": func(u *unit) { u.switchedTo([]fsm.SyncMember{{Node: "db1"}}) },
+	} {
+		u := released(t)
+		then(u)
+		u.host.expect()
+		u.carryOut(context.Background(), []fsm.Action{u.action(fsm.ActSelfFence)})
+		if got := u.host.made(); len(got) > 0 {
+			t.Errorf("%s: it did %v", what, got)
+		}
 	}
+	u := released(t)
 	u.host.change(func() { u.host.mode = modeWritable })
 	u.host.expect("SetReadOnly", "KillClients")
 	u.carryOut(context.Background(), []fsm.Action{u.action(fsm.ActSelfFence)})

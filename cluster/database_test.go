@@ -258,6 +258,8 @@ func (h *host) BecomeSource(ctx context.Context, p Promotion) (string, error) {
 // BecameSource tells nothing new: what is looked at here is the truth.
 func (h *host) BecameSource(run string, _ int) bool { return run == h.Server().Started }
 
+func (h *host) BecameReadOnly(run string) bool { return run == h.Server().Started }
+
 // ForgetSource has nothing to forget: StopReplication has.
 func (h *host) ForgetSource(context.Context) error { return nil }
 

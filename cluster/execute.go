@@ -19,7 +19,7 @@ var errNotDue = errors.New("not due any more")
 // releasedAlready tells that the release, for which a fence waited, has made mysqld read-only.
 func (n *Node) releasedAlready(ctx context.Context) bool {
 	st := n.store.State()
-	if st.Op == nil || st.Primary != n.cfg.Node || n.promises.get().ReleasedOp != st.Op.ID {
+	if st.Op == nil || st.Op.From != n.cfg.Node || n.promises.get().ReleasedOp != st.Op.ID {
 		return false
 	}
 	sv := n.cfg.Prober.Look(ctx)
@@ -28,7 +28,7 @@ func (n *Node) releasedAlready(ctx context.Context) bool {
 
 // carryOut does the actions of one judgement in order and stops at the first that fails: the next judgement sees what is left.
 func (n *Node) carryOut(ctx context.Context, actions []fsm.Action) {
-	done, looks := true, false
+	done, looks, opened := true, false, false
 	for _, a := range actions {
 		start := now()
 		err := n.exec.action(ctx, func(ctx context.Context) error {
@@ -43,7 +43,7 @@ func (n *Node) carryOut(ctx context.Context, actions []fsm.Action) {
 		if errors.Is(err, errNotDue) {
 			continue
 		}
-		looks = looks || !seenByItself[a.Kind]
+		looks, opened = looks || !seenByItself[a.Kind], a.Kind == fsm.ActOpen && err == nil
 		n.stats.acted(a, err, now()-start)
 		if err != nil {
 			if !errors.Is(err, errOvertaken) && !errors.Is(err, errPreempted) && ctx.Err() == nil {
@@ -59,7 +59,9 @@ func (n *Node) carryOut(ctx context.Context, actions []fsm.Action) {
 	if done && !looks {
 		return
 	}
-	wait(ctx, n.pauses.left(n.store.State())) // clients are coming back: what became of it may be seen later
+	if opened {
+		wait(ctx, n.pauses.left(n.store.State())) // clients are coming back: what became of it may be seen later
+	}
 	// What was changed must be seen before it is judged again.
 	c, cancel := context.WithTimeout(n.ctx, time.Second)
 	defer cancel()

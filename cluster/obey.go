@@ -51,7 +51,7 @@ func (n *Node) obey(ctx context.Context, o fsm.Order) (orderReply, error) {
 		return err
 	})
 	if o.Kind == fsm.OrderRelease && err == nil {
-		// That it is read-only must be seen before it is judged, or it is made so once more; the answer does not wait for that.
+		// The answer does not wait for that.
 		n.wg.Go(func() {
 			wait(n.ctx, n.holdsStill(n.store.State()))
 			n.cfg.Prober.Look(n.ctx)
@@ -288,9 +288,12 @@ func (n *Node) release(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 			}
 		})
 	}
+	run := n.cfg.Prober.Server().Started
 	if err := n.closeToWrites(ctx, o); err != nil {
 		return nil, err
 	}
+	// It must be known before this node is judged again: it would be made read-only once more, with less patience.
+	n.cfg.Prober.BecameReadOnly(run)
 	// From here only the candidate may acknowledge: what the others receive later would be nobody's.
 	if err := n.revokeOthers(o.To); err != nil {
 		return nil, err

@@ -83,21 +83,24 @@ func (n *Node) settings() fsm.Settings {
 func (p *peers) watch(ctx context.Context, pe *peer) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	news := false // something is to be told when the pause is over
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-pe.kick:
 			if rest := p.n.pauses.left(p.n.store.State()); rest > 0 { // all that happens in a pause is told at once after it
+				news = true
 				timer.Reset(rest)
 				continue
 			}
 		case <-timer.C:
-			if rest := p.spared(pe, p.n.settings()); rest > 0 {
+			if rest := p.spared(pe, p.n.settings()); rest > 0 && !news {
 				timer.Reset(rest)
 				continue
 			}
 		}
+		news = false
 		set := p.n.settings()
 		begin := now()
 		var direct sync.WaitGroup

@@ -58,7 +58,8 @@ func letGo(st fsm.State, to fsm.NodeID) bool {
 }
 
 // endReceiving stops the receiver of a candidate that holds all that the old primary had, while its promotion is being committed: clients wait for that
-// otherwise. The old primary has let go: nothing that counts is sent any more. The applier runs on, so nothing is forgotten, and nothing is promised.
+// otherwise. The old primary has let go: nothing that counts is sent any more, and everything is applied. The applier runs on, so that the receive
+// generation stays what it is (had it just ended by itself, this node would be counted anew after a roll-back), and nothing is promised.
 // Should the log take the change back instead, the local loop lets the old primary's traffic pass and starts the receiver again.
 func (n *Node) endReceiving(o fsm.Order) {
 	ctx, cancel := context.WithTimeout(n.ctx, shortAction)

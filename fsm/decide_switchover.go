@@ -71,7 +71,8 @@ func (d *deciding) chained() {
 	for _, id := range d.others() {
 		n := d.v.Node(id)
 		below, unable := Below(s, n, s.Op.To), CannotAck(s, d.v, id)
-		if s.OutsideSince(id) == 0 || below && !n.Untried && unable == "" {
+		passes := unable == "" || TwinOf(s, d.v, id) != "" // whose server_id is another's is not to be waited for
+		if s.OutsideSince(id) == 0 || below && !n.Untried && passes {
 			continue
 		}
 		if d.v.Now-d.v.StepSince < s.Settings.PrepareTimeout/2 {

@@ -117,6 +117,37 @@ func TestAnAnswerOfTheDeadProvesNothing(t *testing.T) {
 	}
 }
 
+// TestReadOnlyIsKnownWithoutALook: a look that began before read_only returned does not take it back, and another run is not meant.
+func TestReadOnlyIsKnownWithoutALook(t *testing.T) {
+	p, err := New(Config{Database: newSlow()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const run = "boot/4194305-1"
+	begun := time.Now()
+	p.view.status = fsm.ServerStatus{State: fsm.ServerUp, Started: run, Fault: FaultCommitsWait, CommitsWait: true}
+	for _, other := range []string{"", "boot/4194305-2"} {
+		if p.BecameReadOnly(other) || p.Server().ReadOnly {
+			t.Errorf("run %q became read-only, and %q counts as that", other, run)
+		}
+	}
+	if !p.BecameReadOnly(run) {
+		t.Fatal("it is the run that is known")
+	}
+	settle := func(begun time.Time) fsm.ServerStatus {
+		p.mu.Lock()
+		p.settle(reading{begun: begun, status: mysqld.Status{Incarnation: run}}, time.Now())
+		p.mu.Unlock()
+		return p.Server()
+	}
+	if st := settle(begun); !st.ReadOnly || st.CommitsWait || st.Fault != "" {
+		t.Errorf("after a look of before: %+v", st)
+	}
+	if st := settle(time.Now()); st.ReadOnly {
+		t.Errorf("a look begun after it says writable: %+v", st)
+	}
+}
+
 func TestProcessStat(t *testing.T) {
 	line := func(comm, state string) []byte {
 		return fmt.Appendf(nil, "12 (%s) %s 1 12 12 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0\n", comm, state)

@@ -160,6 +160,23 @@ func (p *Prober) BecameSource(run string, acks int) bool {
 	return true
 }
 
+// BecameReadOnly implements cluster.Prober, as BecameSource.
+func (p *Prober) BecameReadOnly(run string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := &p.view
+	if run == "" || v.status.State != fsm.ServerUp || v.status.Started != run {
+		return false
+	}
+	v.became = time.Now()
+	fault := v.status.Fault
+	if fault == FaultCommitsWait { // read_only waits for them
+		fault = ""
+	}
+	p.publish(func(v *view) { v.status.ReadOnly = true }, fault)
+	return true
+}
+
 // Changed receives, at most one unread, when something that is decided by has changed: at once when the server dies.
 func (p *Prober) Changed() <-chan struct{} { return p.changed }
 

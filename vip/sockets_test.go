@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"maps"
 	"net"
 	"testing"
 
@@ -39,6 +40,7 @@ func TestBothQuestionsListTheSame(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = sock.close() })
 	mine := func(s tcpSocket) bool { return open[s.local.String()] && open[s.remote.String()] }
+	var before map[string]byte
 	for what, questions := range map[string][]nlMessage{
 		"one for both families": {{typ: tcpDiagGetSock, data: oldDiagRequest()}},
 		"one for each": {{typ: sockDiagByFamily, data: diagRequest(unix.AF_INET, nil)},
@@ -57,5 +59,9 @@ func TestBothQuestionsListTheSame(t *testing.T) {
 		if len(ends) != 6 {
 			t.Errorf("%s: %d ends of 3 connections: %v", what, len(ends), ends)
 		}
+		if before != nil && !maps.Equal(ends, before) { // the family is needed to destroy one
+			t.Errorf("the answers differ: %v and %v", ends, before)
+		}
+		before = ends
 	}
 }
