@@ -43,7 +43,7 @@ func newHost(t *testing.T, dialect, where string, change func(*Config), options 
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { removeAll(t, dir) })
 	if where == "" {
 		where = dir
 	}
@@ -67,6 +67,21 @@ func newHost(t *testing.T, dialect, where string, change func(*Config), options 
 	t.Cleanup(func() { h.server.Close() })
 	h.probe(t, change)
 	return h
+}
+
+// removeAll removes a directory in which the file of a disk's trial may still come and go: a prober that ends does not wait for a write.
+func removeAll(t *testing.T, dir string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		err := os.RemoveAll(dir)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("removing the server's directory: %v", err)
+			return
+		}
+	}
 }
 
 // probe starts the prober of a host.
