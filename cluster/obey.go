@@ -51,7 +51,7 @@ func (n *Node) obey(ctx context.Context, o fsm.Order) (orderReply, error) {
 		return err
 	})
 	if o.Kind == fsm.OrderRelease && err == nil {
-		// The answer does not wait for that.
+		// It is looked at after it was changed, as always; neither the answer nor the clients wait for that.
 		n.wg.Go(func() {
 			wait(n.ctx, n.holdsStill(n.store.State()))
 			n.cfg.Prober.Look(n.ctx)
@@ -293,7 +293,9 @@ func (n *Node) release(ctx context.Context, o fsm.Order) (*fsm.Answer, error) {
 		return nil, err
 	}
 	// It must be known before this node is judged again: it would be made read-only once more, with less patience.
-	n.cfg.Prober.BecameReadOnly(run)
+	if !n.cfg.Prober.BecameReadOnly(run) {
+		n.cfg.Prober.Look(ctx)
+	}
 	// From here only the candidate may acknowledge: what the others receive later would be nobody's.
 	if err := n.revokeOthers(o.To); err != nil {
 		return nil, err

@@ -23,7 +23,7 @@ type Prober interface {
 	// BecameSource takes over, without asking the server, that a run of it is no replica any more and waits for so many acknowledgements. It
 	// reports whether that is the run it knows; if not, a look is needed.
 	BecameSource(run string, acks int) bool
-	// BecameReadOnly is that of one whose read_only has returned: no commit waits any more.
+	// BecameReadOnly takes over in the same way that read_only has returned, so that no commit waits any more.
 	BecameReadOnly(run string) bool
 	// Changed receives (capacity one, never blocking the prober) when the state may have changed: at once when mysqld dies.
 	Changed() <-chan struct{}

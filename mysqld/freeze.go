@@ -155,8 +155,8 @@ func (s *Server) ensureApplier(ctx context.Context, st Status) (running bool, er
 
 // waitForNobody switches source semi-sync off before an applier is started: what it
 // applies would wait for acknowledgements that nobody gives. An option file may
-// have switched it on. It releases nobody: on a server that may be written to, or
-// where a commit waits already, it is left on; that was a primary a moment ago.
+// have switched it on. It releases nobody: it is left on at a server that may be
+// written to, and where a commit waits, which may have been a primary a moment ago.
 func (s *Server) waitForNobody(ctx context.Context) error {
 	st, err := s.Status(ctx)
 	if err != nil || !st.SourceSemiSyncEnabled || !st.ReadOnly || st.WaitSessions > 0 {

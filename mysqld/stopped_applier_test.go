@@ -22,15 +22,15 @@ func testStoppedApplierWaitsForNobody(t *testing.T, k *kind) {
 				t.Fatalf("not as after such a start: %+v", st)
 			}
 			if step == "Freeze" {
-				_, err := replica.Freeze(short(t), nil)
+				_, err := replica.Freeze(ctx, nil)
 				replica.must(err)
-				replica.must(replica.Drain(short(t), received))
+				replica.must(replica.Drain(ctx, received))
 				if st := replica.status(); st.SourceSemiSyncEnabled || st.Executed != received {
 					t.Errorf("source semi-sync is %t, executed %s of %s", st.SourceSemiSyncEnabled, st.Executed, received)
 				}
 				return
 			}
-			_, err := replica.BecomeSource(short(t), Promotion{Position: received, Acks: 1})
+			_, err := replica.BecomeSource(ctx, Promotion{Position: received, Acks: 1})
 			replica.must(err)
 			if st := replica.status(); !st.SourceSemiSyncEnabled || st.HasReplication || st.Executed != received {
 				t.Errorf("it is no source that waits for acknowledgements and holds %s: %+v", received, st)
@@ -68,4 +68,34 @@ func testStoppedApplierReleasesNobody(t *testing.T, k *kind) {
 	}
 	replica.sql(replica.words().disableSource) // lets the test end
 	<-told
+}
+
+// TestEndReceiving stops the receiver and nothing else: what follows finds everything applied, or goes on receiving as before.
+func TestEndReceiving(t *testing.T) { eachServer(t, testEndReceiving) }
+
+func testEndReceiving(t *testing.T, k *kind) {
+	nodes := cluster(t, k, 2, true)
+	source, replica := nodes[0], nodes[1]
+	ctx := testContext(t)
+	ended := func() {
+		t.Helper()
+		source.must(source.insert(ctx, 1))
+		replica.must(replica.Drain(ctx, source.status().Executed))
+		before := replica.status()
+		replica.must(replica.EndReceiving(ctx, nil))
+		if st := replica.status(); st.IORunning != ThreadNo || !st.SQLRunning || st.Generation != before.Generation {
+			t.Fatalf("receiver %s, applier runs %t, generation %s, before %s", st.IORunning, st.SQLRunning, st.Generation, before.Generation)
+		}
+	}
+	ended()
+	_, err := replica.Follow(ctx, source.source()) // taken back
+	replica.must(err)
+	replica.connected(true)
+	ended()
+	position := source.status().Executed
+	_, err = replica.BecomeSource(ctx, Promotion{Position: position, Final: true, Acks: 1})
+	replica.must(err)
+	if st := replica.status(); st.HasReplication || !st.SourceSemiSyncEnabled || st.Executed != position {
+		t.Errorf("it is no source that holds %s: %+v", position, st)
+	}
 }

@@ -138,17 +138,9 @@ func (p *Prober) Generation() string {
 	return p.view.generation
 }
 
-// BecameSource implements cluster.Prober: statements that succeeded just now tell
-// as much as a look, and take no time while clients wait.
+// BecameSource implements cluster.Prober.
 func (p *Prober) BecameSource(run string, acks int) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	v := &p.view
-	if run == "" || v.status.State != fsm.ServerUp || v.status.Started != run {
-		return false
-	}
-	v.became = time.Now()
-	p.publish(func(v *view) {
+	return p.became(run, "", func(v *view) {
 		st := &v.status
 		st.HasReplication, st.SourceHost, st.SourcePort, st.SourceID = false, "", 0, ""
 		st.IORunning, st.IOConnecting, st.IOStalled, st.SQLRunning, st.ReplicaSync = false, false, false, false, false
@@ -156,12 +148,19 @@ func (p *Prober) BecameSource(run string, acks int) bool {
 		st.SourceSync, st.Acks, st.Leftover = acks > 0, acks, true
 		st.Received = st.Executed
 		v.generation, v.connecting = "", time.Time{}
-	}, v.status.Fault)
-	return true
+	})
 }
 
-// BecameReadOnly implements cluster.Prober, as BecameSource.
+// BecameReadOnly implements cluster.Prober. read_only has waited for commits that
+// waited.
 func (p *Prober) BecameReadOnly(run string) bool {
+	return p.became(run, FaultCommitsWait, func(v *view) { v.status.ReadOnly = true })
+}
+
+// became takes over what statements that succeeded just now tell of a run of the
+// server, and that they end a fault: they tell as much as a look, and take no time
+// while clients wait. It reports whether that is the run that is known.
+func (p *Prober) became(run, ends string, change func(*view)) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	v := &p.view
@@ -170,10 +169,10 @@ func (p *Prober) BecameReadOnly(run string) bool {
 	}
 	v.became = time.Now()
 	fault := v.status.Fault
-	if fault == FaultCommitsWait { // read_only waits for them
+	if fault == ends {
 		fault = ""
 	}
-	p.publish(func(v *view) { v.status.ReadOnly = true }, fault)
+	p.publish(change, fault)
 	return true
 }
 

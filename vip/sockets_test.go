@@ -3,6 +3,7 @@ package vip
 import (
 	"maps"
 	"net"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -10,17 +11,20 @@ import (
 
 // TestBothQuestionsListTheSame: connections of both families, and IPv4 ones in a socket that listens on both.
 func TestBothQuestionsListTheSame(t *testing.T) {
-	open := map[string]bool{}
+	open, want := map[string]bool{}, 0
 	for _, listen := range []string{"127.0.0.1:0", "[::1]:0", ":0"} {
 		ln, err := net.Listen("tcp", listen)
+		if err != nil && listen == "[::1]:0" {
+			t.Logf("this host has no IPv6: %v", err)
+			continue
+		}
 		if err != nil {
-			t.Skipf("skipping, no %s on this host: %v", listen, err)
+			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = ln.Close() })
 		at := ln.Addr().String()
 		if listen == ":0" {
-			_, port, _ := net.SplitHostPort(at)
-			at = net.JoinHostPort("127.0.0.1", port)
+			at = net.JoinHostPort("127.0.0.1", strconv.Itoa(ln.Addr().(*net.TCPAddr).Port))
 		}
 		conn, err := net.Dial("tcp", at)
 		if err != nil {
@@ -33,6 +37,7 @@ func TestBothQuestionsListTheSame(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = served.Close() })
 		open[conn.LocalAddr().String()], open[conn.RemoteAddr().String()] = true, true
+		want += 2
 	}
 	sock, err := dialNetlink(unix.NETLINK_SOCK_DIAG)
 	if err != nil {
@@ -56,8 +61,8 @@ func TestBothQuestionsListTheSame(t *testing.T) {
 				ends[s.local.String()+" "+s.remote.String()] = s.family
 			}
 		}
-		if len(ends) != 6 {
-			t.Errorf("%s: %d ends of 3 connections: %v", what, len(ends), ends)
+		if len(ends) != want {
+			t.Errorf("%s: %d ends of connections, %d are there: %v", what, len(ends), want, ends)
 		}
 		if before != nil && !maps.Equal(ends, before) { // the family is needed to destroy one
 			t.Errorf("the answers differ: %v and %v", ends, before)
