@@ -1,8 +1,13 @@
 package cluster
 
 import (
+	"context"
+	"encoding/json"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/highbase/highbase/cluster/rpc"
 	"github.com/highbase/highbase/fsm"
 )
 
@@ -89,4 +94,76 @@ func TestPausesOfPlannedChanges(t *testing.T) {
 	if p.newest.Load() != began {
 		t.Error("a pause begins once")
 	}
+}
+
+// pauseBegan has the running change's pause have begun at some time.
+func (u *unit) pauseBegan(at fsm.Instant) { u.pauses.newest.Store(&pause{u.store.State().Op.ID, at}) }
+
+// TestHoldingStillClosesTheGate: what only takes away at the gate is never put off, everything else is.
+func TestHoldingStillClosesTheGate(t *testing.T) {
+	u := inItsPause(t)
+	u.switchedOver()
+	u.host.change(func() { u.host.gate, u.host.mode = now()+time.Hour, modeWritable })
+	u.cfg.Prober.Look(u.short())
+	u.pauseBegan(now() + time.Hour)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		u.followLoop(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	await(t, "the gate is closed", func() bool { return u.host.count("Close") > 0 })
+	for range 5 {
+		before := u.local.Load()
+		wake(u.wake)
+		await(t, "another turn", func() bool { return u.local.Load() != before })
+	}
+	if u.host.count("SetReadOnly") > 0 {
+		t.Error("it fenced itself while it should hold still")
+	}
+	u.pauseBegan(now() - stillFor)
+	wake(u.wake)
+	await(t, "it fences itself after that", func() bool { return u.host.count("SetReadOnly") > 0 })
+}
+
+// TestNewsOfAPauseWait: a peer is not pinged for what happens in one, and is again after it.
+func TestNewsOfAPauseWait(t *testing.T) {
+	u := inItsPause(t)
+	var pings atomic.Int32
+	u.peer("db2", map[string]rpc.Handler{"ping": func(context.Context, string, json.RawMessage) (any, error) {
+		pings.Add(1)
+		return pingReply{Obs: fsm.Observation{Node: "db2", Run: "r", Sequence: uint64(pings.Load())}}, nil
+	}})
+	pe := u.peers.known["db2"]
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		u.peers.watch(ctx, pe)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	await(t, "a first ping", func() bool { return pings.Load() > 0 })
+	u.pauseBegan(now() + time.Hour)
+	kick := func() {
+		wake(pe.kick)
+		await(t, "the kick is taken", func() bool { return len(pe.kick) == 0 })
+	}
+	kick()
+	before := pings.Load()
+	for range 5 {
+		kick()
+	}
+	if got := pings.Load(); got != before {
+		t.Errorf("%d pings in the pause", got-before)
+	}
+	u.pauseBegan(now() - stillFor)
+	kick()
+	await(t, "a ping after it", func() bool { return pings.Load() > before })
 }
