@@ -72,12 +72,16 @@ func newHost(t *testing.T, dialect, where string, change func(*Config), options 
 // removeAll removes a directory in which the file of a disk's trial may still come and go: a prober that ends does not wait for a write.
 func removeAll(t *testing.T, dir string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	for {
 		err := os.RemoveAll(dir)
 		if err == nil {
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-deadline.C:
 			t.Errorf("removing the server's directory: %v", err)
 			return
 		}
