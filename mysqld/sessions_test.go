@@ -158,6 +158,10 @@ func testReadOnlyBehindLocks(t *testing.T, k *kind) {
 		if err := n.SetReadOnly(short(t)); n.Classify(err) != FaultHung {
 			t.Fatalf("%s: read_only: %v", statement, err)
 		}
+		left := n.abandoned.all()
+		if len(left) != 1 {
+			t.Fatalf("%s: %d statements were left behind", statement, len(left))
+		}
 		ctx, cancel := context.WithTimeout(testContext(t), 10*time.Second)
 		done := make(chan error, 1)
 		go func() { done <- n.SetReadOnly(ctx) }()
@@ -166,6 +170,7 @@ func testReadOnlyBehindLocks(t *testing.T, k *kind) {
 		}
 		n.must(<-done)
 		cancel()
+		n.gone(left)
 		n.must(n.SetWritable(testContext(t)))
 		n.must(n.insert(testContext(t), 1))
 	}
