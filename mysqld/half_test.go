@@ -6,15 +6,16 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
-// valve is a way to a server that closes after some bytes of answers and then
-// keeps silent, as a cut cable does.
+// valve is a way to a server that closes after some bytes of answers, counted for
+// each connection, and then keeps silent, as a cut cable does.
 type valve struct {
 	listener net.Listener
-	shut     chan struct{} // closed once the bytes are through
+	shut     chan struct{} // closed once the bytes are through on one
 }
 
 func newValve(t *testing.T, to *node, limit int64) *valve {
@@ -25,6 +26,7 @@ func newValve(t *testing.T, to *node, limit int64) *valve {
 	v := &valve{listener: l, shut: make(chan struct{})}
 	var conns []net.Conn
 	done := make(chan struct{})
+	var shut sync.Once
 	go func() {
 		defer close(done)
 		for {
@@ -41,7 +43,7 @@ func newValve(t *testing.T, to *node, limit int64) *valve {
 			go io.Copy(out, in)
 			go func() {
 				if n, _ := io.CopyN(in, out, limit); n == limit {
-					close(v.shut)
+					shut.Do(func() { close(v.shut) })
 				}
 			}()
 		}
