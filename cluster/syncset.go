@@ -90,7 +90,8 @@ func (n *Node) executeSync(ctx context.Context, a fsm.Action) error {
 	}
 }
 
-// setBlocks keeps exactly those from replicating whose acknowledgement must not count, by the state as it is applied now. First it takes away.
+// setBlocks keeps exactly those from replicating whose acknowledgement must not count, by the state as it is applied now. First it lets in who
+// counts: that takes nothing from the other half, and taking away waits for a server's thread to end.
 func (n *Node) setBlocks(ctx context.Context) error {
 	st := n.store.State()
 	if st.Primary != n.cfg.Node {
@@ -100,13 +101,6 @@ func (n *Node) setBlocks(ctx context.Context) error {
 	have, err := n.blockedNodes()
 	if err != nil {
 		return fmt.Errorf("reading the blocked hosts: %w", err)
-	}
-	for _, id := range want {
-		if !slices.Contains(have, id) {
-			if err := n.cutOff(ctx, id); err != nil {
-				return err
-			}
-		}
 	}
 	var errs []error
 	for _, id := range have {
@@ -118,6 +112,11 @@ func (n *Node) setBlocks(ctx context.Context) error {
 			err = n.cfg.Addresser.Unblock(addr)
 		}
 		errs = append(errs, err)
+	}
+	for _, id := range want {
+		if !slices.Contains(have, id) {
+			errs = append(errs, n.cutOff(ctx, id))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -79,7 +79,7 @@ func TestCutOffGoesStepByStep(t *testing.T) {
 	}
 }
 
-// TestSetBlocks keeps exactly those out who must not acknowledge, and takes away before it gives.
+// TestSetBlocks keeps exactly those out who must not acknowledge, and waits for nobody's end before it lets in who counts.
 func TestSetBlocks(t *testing.T) {
 	for _, x := range []struct {
 		name  string
@@ -105,7 +105,7 @@ func TestSetBlocks(t *testing.T) {
 		{"another was blocked", func(u *unit) {
 			u.leaves("db3")
 			u.host.change(func() { u.host.blocked[u.w.hosts["db2"].addr] = true })
-		}, []string{"Block", "SeverPeer", "CutReplica", "Unblock"}, []fsm.NodeID{"db3"}},
+		}, []string{"Unblock", "Block", "SeverPeer", "CutReplica"}, []fsm.NodeID{"db3"}},
 		{"it is blocked already", func(u *unit) {
 			u.leaves("db3")
 			u.host.change(func() { u.host.blocked[u.w.hosts["db3"].addr] = true })
