@@ -167,7 +167,8 @@ func (g *kernelGate) write(deadline time.Duration, msgs func(timeout time.Durati
 	if !g.unguarded {
 		batch = append(batch, nftMessage(unix.NFT_MSG_DELSETELEM, 0, familyINet, elementList(g.name, setGuard, []element{{key: guard}})))
 	}
-	err = g.change(append(batch, msgs(timeout)...))
+	began := Now()
+	err = g.changeLease(append(batch, msgs(timeout)...))
 	var refusal *nlError
 	switch {
 	case errors.As(err, &refusal) && refusal.errno == unix.ENOENT && refusal.index == 0:
@@ -180,12 +181,13 @@ func (g *kernelGate) write(deadline time.Duration, msgs func(timeout time.Durati
 	// The kernel compares the guard at the start of the transaction and times the new element a little
 	// later. Being descheduled there is all that is left, and it is seen here.
 	if Now()+timeout > deadline && !g.unguarded {
-		if err := g.change(g.flushMessages()); err != nil {
+		if err := g.changeLease(g.flushMessages()); err != nil {
 			return fmt.Errorf("%w, and closing again failed: %w", ErrLate, err)
 		}
 		return fmt.Errorf("%w: the kernel took longer than the margin", ErrLate)
 	}
 	g.deadline = deadline
+	g.seen.lease = glance[time.Duration]{timeout, began} // no element has less left: each got all of it later than that
 	return nil
 }
 
@@ -193,7 +195,7 @@ func (g *kernelGate) write(deadline time.Duration, msgs func(timeout time.Durati
 func (g *kernelGate) placeGuard() ([]byte, error) {
 	g.ticket++
 	key := binary.NativeEndian.AppendUint32(nil, g.ticket)
-	err := g.change([]nlMessage{nftMessage(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, familyINet,
+	err := g.changeLease([]nlMessage{nftMessage(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, familyINet,
 		elementList(g.name, setGuard, []element{{key: key, timeout: g.guard}}))})
 	if errMissing(err) {
 		return nil, ErrGateLost
@@ -273,7 +275,7 @@ func (g *kernelGate) shut() error {
 	if g.sock == nil {
 		return ErrStopped
 	}
-	err := g.change(g.flushMessages())
+	err := g.changeLease(g.flushMessages())
 	if errMissing(err) {
 		return ErrGateLost
 	}

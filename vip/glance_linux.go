@@ -21,7 +21,7 @@ func (g *glance[T]) fresh(now time.Duration) bool { return g.at != 0 && now-g.at
 
 // glances are what was read of the gate's tables. Only owned ones are remembered: the kernel lets nothing but the socket
 // of this process change them (NFT_TABLE_F_OWNER, linux/netfilter/nf_tables.h), and each write over that socket forgets
-// everything. What is told from memory is what the kernel would tell; the one thing that changes by itself is the lease:
+// what it may have changed. What is told from memory is what the kernel would tell; the one thing that changes by itself is the lease:
 // it is counted down, and close to its end the kernel is asked.
 type glances struct {
 	lease   glance[time.Duration]
@@ -46,6 +46,17 @@ func glanced[T any](g *kernelGate, kept *glance[T], read func() (T, error)) (T, 
 func (g *kernelGate) change(msgs []nlMessage) error {
 	defer func() { g.seen = glances{} }()
 	return nftBatch(g.sock, msgs)
+}
+
+// changeLease writes what neither the blocks nor the gated port depend on, and forgets the lease, or everything if it
+// failed: the tables may be gone. The caller holds mu.
+func (g *kernelGate) changeLease(msgs []nlMessage) error {
+	g.seen.lease = glance[time.Duration]{}
+	err := nftBatch(g.sock, msgs)
+	if err != nil {
+		g.seen = glances{}
+	}
+	return err
 }
 
 // remaining is the shortest life among the lease's elements, 0 if any of them is gone.
