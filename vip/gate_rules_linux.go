@@ -25,6 +25,8 @@ const (
 	setGuard    = "guard"      // single-use elements that bound how late a write may reach the kernel
 	chainIn     = "in"         // input hook
 	chainOut    = "out"        // output hook
+	chainIn6    = "in6"        // the same for IPv6
+	chainOut6   = "out6"       //
 	chainARP    = "arp_out"    // ARP output hook
 	chainEgress = "egress"     // prefix of the egress chains, one per interface
 	reg         = uint32(1)    // the register every expression uses: 16 bytes
@@ -127,30 +129,39 @@ func inetTable(name string, addrs []Address, ports []uint16) table {
 		{setCovered, typeService, 2, false}, {setMember4, typeIPv4, 4, false}, {setMember6, typeIPv6, 16, false},
 		{setBlocked4, typeIPv4, 4, false}, {setBlocked6, typeIPv6, 16, false}, {setGuard, typeMark, 4, true},
 	}}
-	t.chains = questionedChains(ports)
-	var in, out [][]expr.Any
-	for _, fam := range []ipFamily{ipv4, ipv6} {
-		in = append(in, join(fam.match(), fam.inSet(fam.src, fam.blocked, false), jump(chainBlockedIn)))
-		out = append(out, join(fam.match(), fam.inSet(fam.dst, fam.blocked, false), jump(chainBlockedOut)))
-	}
+	// Before connection tracking and address translation: what they do with a packet must not matter.
+	const raw = -300
+	// Every packet of the host passes these. Those of IPv6 are sent aside by one rule, and no other asks for the version again.
+	in4, out4 := passed(ipv4, addrs)
+	in6, out6 := passed(ipv6, addrs)
+	t.chains = append(questionedChains(ports), chain{name: chainIn6, rules: in6}, chain{name: chainOut6, rules: out6},
+		chain{name: chainIn, isBase: true, hook: unix.NF_INET_LOCAL_IN, priority: raw,
+			rules: append([][]expr.Any{join(ipv6.match(), goTo(chainIn6))}, in4...)},
+		chain{name: chainOut, isBase: true, hook: unix.NF_INET_LOCAL_OUT, priority: raw,
+			rules: append([][]expr.Any{join(ipv6.match(), goTo(chainOut6))}, out4...)})
+	return t
+}
+
+// passed are the rules that every packet of an IP version passes, in and out.
+func passed(fam ipFamily, addrs []Address) (in, out [][]expr.Any) {
+	in = append(in, join(fam.inSet(fam.src, fam.blocked, false), jump(chainBlockedIn)))
+	out = append(out, join(fam.inSet(fam.dst, fam.blocked, false), jump(chainBlockedOut)))
 	for _, a := range addrs {
-		fam := familyOf(a.IP)
-		to := join(fam.match(), equal(fam.dst, a.IP.AsSlice()), fam.inSet(fam.dst, fam.open, true), jump(chainClosedTo))
-		from := join(fam.match(), equal(fam.src, a.IP.AsSlice()), fam.inSet(fam.src, fam.open, true), jump(chainClosedFrom))
+		if familyOf(a.IP).proto != fam.proto {
+			continue
+		}
+		to := join(equal(fam.dst, a.IP.AsSlice()), fam.inSet(fam.dst, fam.open, true), jump(chainClosedTo))
+		from := join(equal(fam.src, a.IP.AsSlice()), fam.inSet(fam.src, fam.open, true), jump(chainClosedFrom))
 		in = append(in, to)
 		// A client on this host: its own packets would otherwise be dropped below, as they come from
 		// the address too. Only a host that has the address sends to it over the loopback.
 		out = append(out, join(outputLoopback(), to), from)
 	}
-	in = append(in, join(tcp(), portDst.load(), lookup(setCovered, false), lookup(setOpenPort, true), jump(chainCoveredIn)))
+	// Not only TCP has ports there: the chain asks.
+	in = append(in, join(portDst.load(), lookup(setCovered, false), lookup(setOpenPort, true), jump(chainCoveredIn)))
 	// What was asked for in time must not be answered late: a commit may end after the lease.
-	out = append(out, join(tcp(), portSrc.load(), lookup(setCovered, false), lookup(setOpenPort, true), jump(chainCoveredOut)))
-	// Before connection tracking and address translation: what they do with a packet must not matter.
-	const raw = -300
-	t.chains = append(t.chains,
-		chain{name: chainIn, isBase: true, hook: unix.NF_INET_LOCAL_IN, priority: raw, rules: in},
-		chain{name: chainOut, isBase: true, hook: unix.NF_INET_LOCAL_OUT, priority: raw, rules: out})
-	return t
+	out = append(out, join(portSrc.load(), lookup(setCovered, false), lookup(setOpenPort, true), jump(chainCoveredOut)))
+	return in, out
 }
 
 // questionedChains judge packets of blocked hosts, closed addresses and covered ports. Whatever they let pass goes on to the next rule.
@@ -168,8 +179,8 @@ func questionedChains(ports []uint16) []chain {
 	}
 	coveredIn, coveredOut := [][]expr.Any{reset}, [][]expr.Any{reset}
 	for _, fam := range []ipFamily{ipv4, ipv6} {
-		coveredIn = append(coveredIn, join(fam.match(), fam.inSet(fam.src, fam.member, true), reject()))
-		coveredOut = append(coveredOut, join(fam.match(), fam.inSet(fam.dst, fam.member, true), reject()))
+		coveredIn = append(coveredIn, join(fam.match(), tcp(), fam.inSet(fam.src, fam.member, true), reject()))
+		coveredOut = append(coveredOut, join(fam.match(), tcp(), fam.inSet(fam.dst, fam.member, true), reject()))
 	}
 	return []chain{
 		{name: chainBlockedIn, rules: blockedIn},
@@ -317,6 +328,11 @@ func verdict(k expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Ki
 
 func jump(chain string) []expr.Any {
 	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
+}
+
+// goTo is a jump that does not come back: what the chain lets pass meets the hook's policy.
+func goTo(chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}
 }
 
 func join(parts ...[]expr.Any) []expr.Any {
