@@ -39,7 +39,7 @@ type Timing struct {
 	LeaderLease time.Duration
 	// CommitTimeout is how soon followers learn of a commit when nothing else is being replicated, at the
 	// price of an empty message per peer and interval. It may be long, because Apply and Barrier hint to
-	// followers right after each commit, and the watchdog commits an entry every Interval.
+	// followers right after each commit, and the watchdog commits an entry every Rest.
 	CommitTimeout time.Duration
 }
 
@@ -61,9 +61,12 @@ func LANTiming() Timing {
 
 // Watchdog configures the leader's watch over its own commits.
 type Watchdog struct {
-	// Interval is the time between two looks; a no-op is committed when no other round is under way. Each costs
-	// an fsync on every node. Default 750 ms.
+	// Interval is the time between two looks. Where something is being proposed, and Rest has not passed,
+	// a no-op is committed at each to see whether anything can be. Default 750 ms.
 	Interval time.Duration
+	// Rest is how long after a successful round a leader that proposes nothing goes without one: each costs
+	// an fsync on every node. Default 3 s.
+	Rest time.Duration
 	// Stall is how long no round may succeed before the leader gives up leadership; as long again until
 	// it reports itself stuck. It must exceed the worst fsync the disk is forgiven. Default 3 s.
 	Stall time.Duration
@@ -108,6 +111,9 @@ type Config struct {
 func (c Config) withDefaults() (Config, error) {
 	if c.Watchdog.Interval == 0 {
 		c.Watchdog.Interval = 750 * time.Millisecond
+	}
+	if c.Watchdog.Rest == 0 {
+		c.Watchdog.Rest = 3 * time.Second
 	}
 	if c.Timing.Pace == 0 {
 		c.Timing.Pace = c.Timing.Heartbeat

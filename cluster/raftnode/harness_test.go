@@ -145,7 +145,7 @@ func testConfig(t *testing.T, w *network, node string) Config {
 	return Config{
 		Dir: filepath.Join(t.TempDir(), node, "raft"), ClusterID: "c1", Node: node, Bind: "127.0.0.1:0",
 		Timing:   FastTiming(),
-		Watchdog: Watchdog{Interval: 100 * time.Millisecond, Stall: time.Second},
+		Watchdog: Watchdog{Interval: 100 * time.Millisecond, Rest: 100 * time.Millisecond, Stall: time.Second},
 		Log:      testLog(t), dial: w.dialer(node),
 	}
 }

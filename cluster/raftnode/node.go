@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -21,8 +22,9 @@ type Node struct {
 	store     *store
 	stream    *stream
 	transport *transport
-	rounds    *rounds // through the log
-	asks      *rounds // of questions
+	rounds    *rounds      // through the log
+	proposing atomic.Int64 // entries handed to Raft whose fate is not known yet
+	asks      *rounds      // of questions
 	leaders   *leadership
 
 	ctx       context.Context

@@ -72,6 +72,8 @@ func (n *Node) propose(ctx context.Context, entry []byte) (raft.ApplyFuture, err
 	if left <= 0 {
 		return nil, fmt.Errorf("%w: %w", ErrNotProposed, context.DeadlineExceeded)
 	}
+	n.proposing.Add(1)
+	defer n.proposing.Add(-1)
 	f := n.raft.Apply(entry, left)
 	if err := wait(ctx, f); err != nil {
 		return nil, outcome(err)

@@ -13,7 +13,7 @@ import (
 func (n *Node) watch() {
 	tick := time.NewTicker(n.cfg.Watchdog.Interval)
 	defer tick.Stop()
-	s := stall{limit: n.cfg.Watchdog.Stall, maxStep: 2 * n.cfg.Watchdog.Interval, last: time.Now()}
+	s := stall{limit: n.cfg.Watchdog.Stall, rest: n.cfg.Watchdog.Rest, maxStep: 2 * n.cfg.Watchdog.Interval, last: time.Now()}
 	for {
 		select {
 		case <-tick.C:
@@ -28,9 +28,8 @@ func (n *Node) watch() {
 		case stallStuck:
 			n.stuck(fmt.Sprintf("leader of term %d committed nothing for %s and could not give leadership away", s.term, s.lasted))
 		}
-		if n.IsLeader() && n.rounds.idle() {
-			// Nobody asked for a round since the last look; ask for one ourselves. It may have just begun
-			// for somebody else, then the one after it is wasted, which harms nothing.
+		if n.IsLeader() && s.due(n.proposing.Load() > 0) && n.rounds.idle() {
+			// It may have just begun for somebody else, then the one after it is wasted, which harms nothing.
 			n.rounds.join()
 		}
 	}
@@ -63,9 +62,11 @@ const (
 	stallStuck
 )
 
-// stall measures how long a leader has gone without a successful round.
+// stall measures how long a leader has gone without the success of a round that was asked for.
 type stall struct {
 	limit time.Duration
+	// rest is how long after a successful round none is due.
+	rest time.Duration
 	// maxStep is the most one look may add: a process that was frozen or starved has not observed the
 	// time it slept through, and must not condemn itself for it.
 	maxStep time.Duration
@@ -73,8 +74,17 @@ type stall struct {
 	last    time.Time
 	term    uint64
 	rounds  uint64
+	rested  time.Duration // since the last success
+	asked   bool          // a round is due since, and asked for at every look
 	lasted  time.Duration
 	yielded bool
+}
+
+// due tells, after a look, whether a round is to be asked for: none succeeded for as long as it may rest, the one before
+// did not, or something is being proposed, and it is not known yet whether that can be committed.
+func (s *stall) due(proposing bool) bool {
+	s.asked = s.asked || proposing || s.rested >= s.rest
+	return s.asked
 }
 
 // step takes one look.
@@ -82,10 +92,13 @@ func (s *stall) step(now time.Time, isLeader bool, term, rounds uint64) stallVer
 	passed := min(now.Sub(s.last), s.maxStep)
 	s.last = now
 	if !isLeader || term != s.term || rounds != s.rounds {
-		s.term, s.rounds, s.lasted, s.yielded = term, rounds, 0, false
+		s.term, s.rounds, s.rested, s.asked, s.lasted, s.yielded = term, rounds, 0, false, 0, false
 		return stallNone
 	}
-	s.lasted += passed
+	s.rested += passed
+	if s.asked {
+		s.lasted += passed
+	}
 	switch {
 	case s.lasted >= 2*s.limit:
 		return stallStuck

@@ -1,6 +1,8 @@
 package raftnode
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -134,7 +136,9 @@ func TestStallIsMeasuredByWhatWasObserved(t *testing.T) {
 	s := stall{limit: time.Second, maxStep: 200 * time.Millisecond, last: at}
 	look := func(d time.Duration, isLeader bool, rounds uint64) stallVerdict {
 		at = at.Add(d)
-		return s.step(at, isLeader, 7, rounds)
+		v := s.step(at, isLeader, 7, rounds)
+		s.due(true)
+		return v
 	}
 	look(0, true, 1)
 	if v := look(time.Hour, true, 1); v != stallNone {
@@ -163,6 +167,60 @@ func TestStallIsMeasuredByWhatWasObserved(t *testing.T) {
 		if v := look(200*time.Millisecond, false, 2); v != stallNone {
 			t.Fatalf("a follower was judged: %v", v)
 		}
+	}
+}
+
+// TestRestingLeaderIsNotJudged: without a round that was asked for nothing tells that none would succeed. One is asked for after the rest, at every
+// look until one succeeds, and at once where something is being proposed.
+func TestRestingLeaderIsNotJudged(t *testing.T) {
+	at := time.Unix(0, 0)
+	s := stall{limit: time.Second, rest: time.Second, maxStep: 200 * time.Millisecond, last: at}
+	look := func(rounds uint64, proposing, due bool, lasted time.Duration) {
+		t.Helper()
+		at = at.Add(200 * time.Millisecond)
+		if v := s.step(at, true, 7, rounds); v != stallNone {
+			t.Fatalf("verdict %v", v)
+		}
+		if got := s.due(proposing); got != due || s.lasted != lasted {
+			t.Fatalf("a round is due: %t, want %t; stalled for %s, want %s", got, due, s.lasted, lasted)
+		}
+	}
+	look(1, false, false, 0)
+	for range 4 {
+		look(1, false, false, 0)
+	}
+	look(1, false, true, 0)                    // rested
+	look(1, false, true, 200*time.Millisecond) // not answered yet
+	look(2, false, false, 0)                   // it was
+	look(2, true, true, 0)
+	look(2, false, true, 200*time.Millisecond) // given up, and still not known to work
+	look(3, false, false, 0)
+}
+
+// TestProposalIsWatchedAtOnce: a leader that rests and proposes to a hung disk is found as soon as one that commits all the time.
+func TestProposalIsWatchedAtOnce(t *testing.T) {
+	disks, ms := groupOnDisks(t, func(c *Config) { c.Watchdog.Rest = time.Hour })
+	l := leader(t, ms)
+	release := disks[l.cfg.Node].hang()
+	defer release()
+	fate := make(chan error, 1)
+	ctx, giveUp := context.WithCancel(within(t, patience))
+	go func() {
+		_, _, err := l.Apply(ctx, []byte("lost"))
+		fate <- err
+	}()
+	select {
+	case <-l.stuck:
+		giveUp()
+		if err := <-fate; !errors.Is(err, ErrUnknownOutcome) {
+			t.Errorf("an entry that cannot be stored: %v", err)
+		}
+	case <-time.After(patience):
+		giveUp()
+		t.Fatal("a leader that commits nothing was not reported")
+	}
+	if err := l.stream.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
