@@ -16,22 +16,21 @@ type serverConnection struct {
 	run    process
 }
 
-// mayBe reports whether a row of the process list may be this connection. A server
-// that was started anew gives its numbers again; what stands there is another's.
-func (c serverConnection) mayBe(info string) bool {
-	if c.run != (process{}) {
-		return c.run.alive()
-	}
-	text := strings.ToLower(info)
-	return strings.HasPrefix(text, "set global") && strings.Contains(text, "read_only")
+// abandonedStatements remembers the connections of our own statements about one
+// matter that did not return in time and may still be under way in the server. They
+// are not used for anything else.
+type abandonedStatements struct {
+	about string // what the variables have in their names
+	mu    sync.Mutex
+	left  map[uint64]serverConnection // by number
 }
 
-// abandonedStatements remembers the connections of our own statements that did not
-// return in time and may still be under way in the server.
-type abandonedStatements struct {
-	mu   sync.Mutex
-	left map[uint64]serverConnection // by number
-}
+// Who may write, and what a commit waits for. They are ended apart: a read_only that
+// hangs behind a commit holds back new ones, also while semi-sync is set.
+const (
+	aboutReadOnly = "read_only"
+	aboutSemiSync = "rpl_semi_sync"
+)
 
 func (a *abandonedStatements) add(conn serverConnection) {
 	a.mu.Lock()
@@ -56,22 +55,22 @@ func (a *abandonedStatements) forget(gone map[uint64]serverConnection) {
 	maps.DeleteFunc(a.left, func(number uint64, conn serverConnection) bool { return gone[number] == conn })
 }
 
-// connectionNumbers remembers the names of our connections: they do not change, and
+// connectionNames remembers the names of our connections: they do not change, and
 // asking takes time while clients wait.
-type connectionNumbers struct {
+type connectionNames struct {
 	mu    sync.Mutex
 	known map[any]serverConnection // by the driver's connection
 }
 
-// mostNumbers bounds it: connections that are gone are not taken out.
-const mostNumbers = 64
+// mostNames bounds it: connections that are gone are not taken out.
+const mostNames = 64
 
 func (s *Server) connection(ctx context.Context, conn *sql.Conn) (serverConnection, error) {
 	var key any
 	if err := conn.Raw(func(connection any) error { key = connection; return nil }); err != nil {
 		return serverConnection{}, err
 	}
-	c := &s.numbers
+	c := &s.names
 	c.mu.Lock()
 	one, ok := c.known[key]
 	c.mu.Unlock()
@@ -86,52 +85,73 @@ func (s *Server) connection(ctx context.Context, conn *sql.Conn) (serverConnecti
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.known == nil || len(c.known) >= mostNumbers {
+	if c.known == nil || len(c.known) >= mostNames {
 		c.known = make(map[any]serverConnection)
 	}
 	c.known[key] = serverConnection{number: r.number("id"), run: run}
 	return c.known[key], nil
 }
 
-// endAbandoned kills our own read_only statements that never returned, and waits
+// endAbandoned kills those of our own statements that never returned, and waits
 // until their connections are gone: a kill is a request, and a statement that is about
-// to take effect does so after it; one may not even have been read yet. They are not
-// commits, and it is certain whose they are, so no waiter is hit.
-func (s *Server) endAbandoned(ctx context.Context) error {
-	left := s.abandoned.all()
+// to take effect does so after it; one may not even have been read yet. On an error
+// they are remembered.
+func (s *Server) endAbandoned(ctx context.Context, abandoned *abandonedStatements) error {
+	left := abandoned.all()
 	if len(left) == 0 {
 		return nil
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	err := poll(ctx, func() (bool, error) {
-		all, err := rows(ctx, s.db, "SHOW FULL PROCESSLIST")
+	// All over one connection: what it shows and what it kills is of one run of the server.
+	err := s.withConn(ctx, func(conn *sql.Conn) error {
+		own, err := s.connection(ctx, conn)
 		if err != nil {
-			return false, err
+			return err
 		}
-		gone := true
-		for _, r := range all {
-			conn, ok := left[r.number("Id")]
-			if !ok || r["User"] != s.cfg.ManagerUser || !conn.mayBe(r["Info"]) {
-				continue
-			}
-			gone = false
-			if err := s.kill(ctx, conn.number); err != nil {
-				return false, fmt.Errorf("on connection %d: %w", conn.number, err)
-			}
-		}
-		return gone, nil
+		return poll(ctx, func() (bool, error) { return s.killAbandoned(ctx, conn, own.run, left, abandoned.about) })
 	})
 	if err != nil {
 		return fmt.Errorf("ending statements left behind: %w", err)
 	}
-	s.abandoned.forget(left)
+	abandoned.forget(left)
 	return nil
 }
 
+// killAbandoned kills what is left of them in a run of the server, and reports whether
+// nothing was. A server that was started anew gives its numbers again: what stands there
+// is another's. No commit is hit: nothing else is ever sent over these connections, and
+// the text is looked at as well. Where runs cannot be told apart it alone tells.
+func (s *Server) killAbandoned(ctx context.Context, conn *sql.Conn, run process, left map[uint64]serverConnection, about string) (gone bool, err error) {
+	all, err := rows(ctx, conn, "SHOW FULL PROCESSLIST")
+	if err != nil {
+		return false, err
+	}
+	gone = true
+	for _, r := range all {
+		one, ok := left[r.number("Id")]
+		if !ok || r["User"] != s.cfg.ManagerUser || one.run != run {
+			continue
+		}
+		text := strings.ToLower(r["Info"])
+		under := text == "" || strings.HasPrefix(text, "set global") && strings.Contains(text, about) // "": not read yet
+		if !under && run == (process{}) {
+			continue
+		}
+		gone = false
+		if !under {
+			continue // the statement before it, whose end is still to be shown
+		}
+		if err := s.kill(ctx, conn, one.number); err != nil {
+			return false, fmt.Errorf("on connection %d: %w", one.number, err)
+		}
+	}
+	return gone, nil
+}
+
 // kill ends one connection; one that is already gone is no error.
-func (s *Server) kill(ctx context.Context, id uint64) error {
-	err := execArgs(ctx, s.db, s.dialect.words().kill, id)
+func (s *Server) kill(ctx context.Context, q querier, id uint64) error {
+	err := execArgs(ctx, q, s.dialect.words().kill, id)
 	const noSuchThread = 1094
 	if serverErrorNumber(err) == noSuchThread {
 		return nil

@@ -1,6 +1,9 @@
 package mysqld
 
 import (
+	"context"
+	"database/sql"
+	"errors"
 	"runtime"
 	"testing"
 
@@ -60,8 +63,9 @@ func testUnreadStatementLeftBehind(t *testing.T, k *kind) {
 	one, err := n.connection(ctx, conn)
 	n.must(err)
 	release := n.holdThread(one.number)
-	late := make(chan error, 1)
-	go func() { late <- execute(ctx, conn, n.words().writable...) }()
+	if err := execute(short(t), conn, n.words().writable...); n.Classify(err) != FaultHung {
+		t.Fatalf("a statement that the server does not read: %v", err)
+	}
 	n.abandoned.add(one)
 	if err := n.SetReadOnly(short(t)); n.Classify(err) != FaultHung {
 		t.Errorf("beside a statement that may still take effect: %v", err)
@@ -72,10 +76,79 @@ func testUnreadStatementLeftBehind(t *testing.T, k *kind) {
 	if left := n.abandoned.all(); len(left) != 0 {
 		t.Errorf("remembered for good: %v", left)
 	}
-	t.Logf("the client of it heard: %v", <-late)
 	if !n.status().ReadOnly {
 		t.Error("a statement that was given up had the last word")
 	}
+}
+
+// TestLateStatementDoesNotEndSemiSync: a source that was asked to wait for acknowledgements waits, whatever was given up before and is still to be
+// read by the server.
+func TestLateStatementDoesNotEndSemiSync(t *testing.T) {
+	eachServer(t, testLateStatementDoesNotEndSemiSync)
+}
+
+func testLateStatementDoesNotEndSemiSync(t *testing.T, k *kind) {
+	n := cluster(t, k, 1, false)[0]
+	ctx := testContext(t)
+	n.must(n.EnableSourceSemiSync(ctx, 1))
+	n.db.SetMaxOpenConns(1) // the statement goes over the connection that is held
+	n.db.SetMaxIdleConns(1)
+	conn, err := n.db.Conn(ctx)
+	n.must(err)
+	one, err := n.connection(ctx, conn)
+	n.must(err)
+	n.must(conn.Close())
+	release := n.holdThread(one.number)
+	if err := n.withSemiSync(short(t), n.words().disableSource); n.Classify(err) != FaultHung {
+		t.Errorf("a statement that the server does not read: %v", err)
+	}
+	n.db.SetMaxOpenConns(0)
+	if left := n.abandonedSync.all(); left[one.number] != one {
+		t.Errorf("what was given up is not remembered: %v, it was on %v", left, one)
+	}
+	if err := n.EnableSourceSemiSync(short(t), 1); n.Classify(err) != FaultHung {
+		t.Errorf("beside a statement that may still switch it off: %v", err)
+	}
+	release()
+	n.must(n.EnableSourceSemiSync(ctx, 1))
+	n.gone(map[uint64]serverConnection{one.number: one})
+	if !n.status().SourceSemiSyncEnabled {
+		t.Error("a statement that was given up had the last word")
+	}
+}
+
+// TestGivenUpBetweenStatements: the driver takes a connection for good on which it has sent nothing when ctx ends. Nothing else may run on it, for it
+// is to be killed.
+func TestGivenUpBetweenStatements(t *testing.T) {
+	eachServer(t, func(t *testing.T, k *kind) {
+		n := cluster(t, k, 1, false)[0]
+		ctx, cancel := context.WithCancel(testContext(t))
+		n.db.SetMaxOpenConns(1)
+		conn, err := n.db.Conn(ctx)
+		n.must(err)
+		defer conn.Close()
+		_, err = n.connection(ctx, conn)
+		n.must(err)
+		cancel()
+		if err := n.setGlobalsOn(ctx, conn, &n.abandoned, n.words().readOnly); !errors.Is(err, context.Canceled) {
+			t.Fatalf("given up before its statement: %v", err)
+		}
+		if err := conn.Close(); err != nil && !errors.Is(err, sql.ErrConnDone) { // as who has it does
+			t.Fatal(err)
+		}
+		left := n.abandoned.all()
+		if len(left) != 1 {
+			t.Fatalf("remembered: %v", left)
+		}
+		next, err := n.db.Conn(testContext(t))
+		n.must(err)
+		defer next.Close()
+		one, err := n.connection(testContext(t), next)
+		n.must(err)
+		if _, given := left[one.number]; given {
+			t.Error("the next user has the connection that is to be killed")
+		}
+	})
 }
 
 // TestNumberOfAnotherRun: a server that was started anew gives its numbers again; what stands there is another's.

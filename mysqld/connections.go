@@ -33,7 +33,7 @@ func (s *Server) KillClients(ctx context.Context) (int, error) {
 		if !s.killable(r) {
 			continue
 		}
-		if err := s.kill(ctx, r.number("Id")); err != nil {
+		if err := s.kill(ctx, s.db, r.number("Id")); err != nil {
 			return killed, fmt.Errorf("killing connection %s of %s: %w", r["Id"], r["User"], err)
 		}
 		killed++

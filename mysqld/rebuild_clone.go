@@ -240,7 +240,7 @@ func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) (told 
 		return false, err
 	}
 	// CLONE removes what is here first, and super_read_only forbids that; read_only stays on.
-	if err := s.setGlobals(ctx, s.dialect.words().barrierWritable); err != nil {
+	if err := s.setGlobals(ctx, &s.abandoned, s.dialect.words().barrierWritable); err != nil {
 		return false, fmt.Errorf("before a clone: %w", err)
 	}
 	s.log.Info("cloning", "from", donor, "mib_per_second", limit)
@@ -259,7 +259,7 @@ func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) (told 
 	if ctx.Err() == nil { // else the clone goes on without us, and is waited for when this is due again
 		c, end := context.WithTimeout(ctx, 5*time.Second)
 		defer end()
-		err = errors.Join(err, s.setGlobals(c, s.dialect.words().readOnly))
+		err = errors.Join(err, s.setGlobals(c, &s.abandoned, s.dialect.words().readOnly))
 	}
 	if serverErrorNumber(err) == errCloneConflicts {
 		return false, fmt.Errorf("cloning from %s: a clone is under way already: %w", donor, err)

@@ -131,7 +131,7 @@ func (c *cutting) round(ctx context.Context) (done bool, err error) {
 		if ending || byOthers {
 			continue
 		}
-		if err := c.server.kill(ctx, id); err != nil {
+		if err := c.server.kill(ctx, c.server.db, id); err != nil {
 			return false, err
 		}
 		c.killed = append(c.killed, id)

@@ -16,6 +16,9 @@ func (s *Server) EnableSourceSemiSync(ctx context.Context, acks int) error {
 	if err != nil {
 		return err
 	}
+	if err := s.endAbandoned(ctx, &s.abandonedSync); err != nil {
+		return err
+	}
 	if err := s.loadSemiSync(ctx); err != nil {
 		return err
 	}
@@ -38,7 +41,7 @@ func (s *Server) loadSemiSync(ctx context.Context) error {
 // withSemiSync runs statements that need it. After one that failed it is looked
 // for again: somebody may have taken it out.
 func (s *Server) withSemiSync(ctx context.Context, statements ...string) error {
-	err := execute(ctx, s.db, statements...)
+	err := s.setGlobals(ctx, &s.abandonedSync, statements)
 	if err != nil {
 		s.semiSyncIn.Store(nil)
 	}
@@ -68,7 +71,7 @@ func (s *Server) disableSource(ctx context.Context, st Status) error {
 	case st.WaitSessions > 0 && !st.HasReplication:
 		return fmt.Errorf("switching source semi-sync off: %w (wait_sessions %d)", ErrWaiting, st.WaitSessions)
 	}
-	return execute(ctx, s.db, s.dialect.words().disableSource)
+	return s.setGlobals(ctx, &s.abandonedSync, []string{s.dialect.words().disableSource})
 }
 
 // Degrade switches semi-sync off at a source, also while it is writable and
@@ -88,7 +91,7 @@ func (s *Server) Degrade(ctx context.Context) error {
 		return nil
 	}
 	s.log.Warn("commits no longer wait for acknowledgements", "server", s.target(), "waiting", st.WaitSessions)
-	if err := execute(ctx, s.db, s.dialect.words().disableSource); err != nil {
+	if err := s.setGlobals(ctx, &s.abandonedSync, []string{s.dialect.words().disableSource}); err != nil {
 		return fmt.Errorf("degrading: %w", err)
 	}
 	return nil

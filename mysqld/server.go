@@ -62,13 +62,14 @@ type Server struct {
 
 	connector *readyConnector
 
-	peer       peerTracker
-	generation generationTracker
-	boot       bootTracker
-	channel    lastChannel
-	retired    retirement
-	abandoned  abandonedStatements
-	numbers    connectionNumbers
+	peer          peerTracker
+	generation    generationTracker
+	boot          bootTracker
+	channel       lastChannel
+	retired       retirement
+	abandoned     abandonedStatements // about read_only
+	abandonedSync abandonedStatements
+	names         connectionNames
 
 	transactionsRead restingReads
 	tables           atomic.Bool             // the tables this package keeps were seen
@@ -98,6 +99,7 @@ func Open(cfg Config) (*Server, error) {
 		return nil, errors.New("mysqld: no manager account is given")
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, dialect: d, replication: make(chan struct{}, 1), warm: make(chan struct{}, 1)}
+	s.abandoned.about, s.abandonedSync.about = aboutReadOnly, aboutSemiSync
 	s.boot.since = time.Now()
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

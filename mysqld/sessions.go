@@ -145,7 +145,7 @@ func (s *Server) BreakOff(ctx context.Context) (int, error) {
 		if !s.killable(r) || strings.EqualFold(r["Command"], "Killed") {
 			continue
 		}
-		if err := s.kill(ctx, r.number("Id")); err != nil {
+		if err := s.kill(ctx, s.db, r.number("Id")); err != nil {
 			return killed, fmt.Errorf("killing connection %s of %s: %w", r["Id"], r["User"], err)
 		}
 		killed++
