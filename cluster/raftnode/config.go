@@ -39,7 +39,7 @@ type Timing struct {
 	LeaderLease time.Duration
 	// CommitTimeout is how soon followers learn of a commit when nothing else is being replicated, at the
 	// price of an empty message per peer and interval. It may be long, because Apply and Barrier hint to
-	// followers right after each commit, and the watchdog commits an entry every Rest.
+	// followers right after each commit.
 	CommitTimeout time.Duration
 }
 
@@ -65,10 +65,10 @@ type Watchdog struct {
 	// a no-op is committed at each to see whether anything can be. Default 750 ms.
 	Interval time.Duration
 	// Rest is how long after a successful round a leader that proposes nothing goes without one: each costs
-	// an fsync on every node. Default 3 s.
+	// an fsync on every node, and a disk that hangs meanwhile is found that much later. Default 1.5 s.
 	Rest time.Duration
-	// Stall is how long no round may succeed before the leader gives up leadership; as long again until
-	// it reports itself stuck. It must exceed the worst fsync the disk is forgiven. Default 3 s.
+	// Stall is how long no round that was asked for may succeed before the leader gives up leadership; as
+	// long again until it reports itself stuck: after Rest + Interval + 2 x Stall at most. It must exceed the worst fsync the disk is forgiven. Default 3 s.
 	Stall time.Duration
 }
 
@@ -113,7 +113,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Watchdog.Interval = 750 * time.Millisecond
 	}
 	if c.Watchdog.Rest == 0 {
-		c.Watchdog.Rest = 3 * time.Second
+		c.Watchdog.Rest = 1500 * time.Millisecond
 	}
 	if c.Timing.Pace == 0 {
 		c.Timing.Pace = c.Timing.Heartbeat

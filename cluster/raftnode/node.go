@@ -23,7 +23,8 @@ type Node struct {
 	stream    *stream
 	transport *transport
 	rounds    *rounds      // through the log
-	proposing atomic.Int64 // entries handed to Raft whose fate is not known yet
+	proposing atomic.Int64 // entries that callers wait for
+	doubt     atomic.Bool  // the last one that was waited for is not known to be committed, though this node led
 	asks      *rounds      // of questions
 	leaders   *leadership
 

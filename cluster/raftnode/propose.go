@@ -75,7 +75,9 @@ func (n *Node) propose(ctx context.Context, entry []byte) (raft.ApplyFuture, err
 	n.proposing.Add(1)
 	defer n.proposing.Add(-1)
 	f := n.raft.Apply(entry, left)
-	if err := wait(ctx, f); err != nil {
+	err := wait(ctx, f)
+	n.doubt.Store(err != nil && !errors.Is(err, raft.ErrNotLeader))
+	if err != nil {
 		return nil, outcome(err)
 	}
 	return f, nil

@@ -28,7 +28,7 @@ func (n *Node) watch() {
 		case stallStuck:
 			n.stuck(fmt.Sprintf("leader of term %d committed nothing for %s and could not give leadership away", s.term, s.lasted))
 		}
-		if n.IsLeader() && s.due(n.proposing.Load() > 0) && n.rounds.idle() {
+		if n.IsLeader() && s.due(n.proposing.Load() > 0 || n.doubt.Load()) && n.rounds.idle() {
 			// It may have just begun for somebody else, then the one after it is wasted, which harms nothing.
 			n.rounds.join()
 		}
@@ -75,15 +75,15 @@ type stall struct {
 	term    uint64
 	rounds  uint64
 	rested  time.Duration // since the last success
-	asked   bool          // a round is due since, and asked for at every look
+	asked   bool          // a round is due, and asked for at every look at which none is in flight
 	lasted  time.Duration
 	yielded bool
 }
 
 // due tells, after a look, whether a round is to be asked for: none succeeded for as long as it may rest, the one before
-// did not, or something is being proposed, and it is not known yet whether that can be committed.
-func (s *stall) due(proposing bool) bool {
-	s.asked = s.asked || proposing || s.rested >= s.rest
+// did not, or it is in doubt whether what is being proposed, or was, can be committed.
+func (s *stall) due(doubt bool) bool {
+	s.asked = s.asked || doubt || s.rested >= s.rest
 	return s.asked
 }
 

@@ -197,7 +197,47 @@ func TestRestingLeaderIsNotJudged(t *testing.T) {
 	look(3, false, false, 0)
 }
 
-// TestProposalIsWatchedAtOnce: a leader that rests and proposes to a hung disk is found as soon as one that commits all the time.
+// TestLeaderRests: a leader that has nothing to commit writes to nobody's disk before its rest is over.
+func TestLeaderRests(t *testing.T) {
+	_, ms := group(t, 3, func(c *Config) { c.Watchdog.Rest = time.Hour })
+	l := leader(t, ms)
+	apply(t, ms, "a")
+	const looks = 20
+	before := l.Stats().Rounds
+	time.Sleep(looks * l.cfg.Watchdog.Interval) //nolint:forbidigo // that nothing happens in a time is what is tested
+	// One look may have met the entry above.
+	if made := l.Stats().Rounds - before; made > 1 {
+		t.Errorf("%d rounds in %d looks", made, looks)
+	}
+}
+
+// TestRefusedProposalIsWatched: a leader whose proposals are refused at once, as by a transfer of leadership that got stuck, is in doubt although no
+// look ever meets one, until something is committed.
+func TestRefusedProposalIsWatched(t *testing.T) {
+	w, ms := group(t, 3, func(c *Config) { c.Watchdog.Rest = time.Hour })
+	l := leader(t, ms)
+	target := others(ms, l)[0]
+	apply(t, ms, "a")
+	w.setCut(target.cfg.Node, true)
+	moving := l.raft.LeadershipTransferToServer(raft.ServerID(target.ID()), raft.ServerAddress(target.cfg.Advertise))
+	eventually(t, "a proposal to be refused", func() bool {
+		_, _, err := l.Apply(within(t, patience), []byte("b"))
+		return errors.Is(err, raft.ErrLeadershipTransferInProgress)
+	})
+	if !l.doubt.Load() {
+		t.Error("it is not in doubt")
+	}
+	if moving.Error() == nil {
+		t.Fatal("leadership moved to a node that is cut off")
+	}
+	w.setCut(target.cfg.Node, false)
+	apply(t, ms, "c")
+	if leads := leader(t, ms); leads.doubt.Load() {
+		t.Error("it is in doubt after a commit")
+	}
+}
+
+// TestProposalIsWatchedAtOnce: a leader that rests and proposes to a hung disk is found without waiting for its rest to end.
 func TestProposalIsWatchedAtOnce(t *testing.T) {
 	disks, ms := groupOnDisks(t, func(c *Config) { c.Watchdog.Rest = time.Hour })
 	l := leader(t, ms)
