@@ -91,7 +91,7 @@ func (n *Node) executeSync(ctx context.Context, a fsm.Action) error {
 }
 
 // setBlocks keeps exactly those from replicating whose acknowledgement must not count, by the state as it is applied now. First it lets in who
-// counts: that takes nothing from the other half, and taking away waits for a server's thread to end.
+// counts: taking away waits for a server's thread to end, and nobody who counts needs to wait for that.
 func (n *Node) setBlocks(ctx context.Context) error {
 	st := n.store.State()
 	if st.Primary != n.cfg.Node {
