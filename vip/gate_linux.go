@@ -187,7 +187,7 @@ func (g *kernelGate) write(deadline time.Duration, msgs func(timeout time.Durati
 		return fmt.Errorf("%w: the kernel took longer than the margin", ErrLate)
 	}
 	g.deadline = deadline
-	g.seen.lease = glance[time.Duration]{timeout, began} // no element has less left: each got all of it later than that
+	g.seen.lease = glance[time.Duration]{timeout, began} // each element got all of it later than that; less by the jiffies that remaining allows for
 	return nil
 }
 

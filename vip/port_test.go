@@ -105,6 +105,44 @@ func TestGatedPort(t *testing.T) {
 	client.mustBeRefused(own4)
 }
 
+// TestGatedPortIsOfTCP: what another protocol has under the same number passes, in and out.
+func TestGatedPortIsOfTCP(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	n := newNetwork(t)
+	client := n.add(9)
+	n.self.serve("db1", testPort)
+	m, _ := newManager(t, peeredConfig(t))
+	check(t, m.GatePort(true), "gating without a lease")
+	for _, ip := range []netip.Addr{own4, own6} {
+		client.mustBeRefused(ip)
+		at := net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, testPort))
+		server, err := net.ListenUDP("udp", at)
+		check(t, err, "listening")
+		defer server.Close()
+		var c *net.UDPConn
+		client.do(func() { c, err = net.DialUDP("udp", nil, at) })
+		check(t, err, "connecting")
+		defer c.Close()
+		for _, conn := range []*net.UDPConn{server, c} {
+			check(t, conn.SetDeadline(time.Now().Add(waitLimit)), "setting a deadline")
+		}
+		_, err = c.Write([]byte("ping"))
+		check(t, err, "asking")
+		got := make([]byte, 8)
+		length, from, err := server.ReadFromUDPAddrPort(got)
+		check(t, err, "being asked")
+		_, err = server.WriteToUDPAddrPort(got[:length], from)
+		check(t, err, "answering")
+		length, err = c.Read(got)
+		check(t, err, "reading the answer")
+		if string(got[:length]) != "ping" {
+			t.Errorf("read %q", got[:length])
+		}
+	}
+}
+
 // TestGatedPortAnswersNobodyLate: what was asked for before the lease ended is not acknowledged after it.
 func TestGatedPortAnswersNobodyLate(t *testing.T) {
 	if !isolated(t) {

@@ -43,7 +43,7 @@ func destroySockets(match func(tcpSocket) bool) (int, error) {
 }
 
 func destroyOver(sock *nlSocket, match func(tcpSocket) bool) (int, error) {
-	found, err := listSockets(sock, match)
+	found, err := listSockets(sock, socketQuestions(), match)
 	if err != nil {
 		return 0, fmt.Errorf("listing TCP sockets: %w", err)
 	}
@@ -63,16 +63,29 @@ func destroyOver(sock *nlSocket, match func(tcpSocket) bool) (int, error) {
 	return count, errors.Join(errs...)
 }
 
-// listSockets returns those that match accepts. The kernel walks the whole table of connections for each question, for half a millisecond and more, and only
-// the older form of the question is about both families at once (inet_diag_dump_compat). Where that is not to be had there are two questions.
-func listSockets(sock *nlSocket, match func(tcpSocket) bool) ([]tcpSocket, error) {
-	found, err := askSockets(sock, nlMessage{typ: tcpDiagGetSock, data: oldDiagRequest()}, match)
-	if err == nil {
-		return found, nil
+// socketQuestions are the ways to ask for all connections, in the order in which they are tried. The kernel walks its whole table for each question,
+// for half a millisecond and more, and only the older form is about both families at once (inet_diag_dump_compat). Where that is not to be had there
+// are two questions.
+func socketQuestions() [][]nlMessage {
+	return [][]nlMessage{
+		{{typ: tcpDiagGetSock, data: oldDiagRequest()}},
+		{{typ: sockDiagByFamily, data: diagRequest(unix.AF_INET, nil)}, {typ: sockDiagByFamily, data: diagRequest(unix.AF_INET6, nil)}},
 	}
-	found = nil
-	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		some, err := askSockets(sock, nlMessage{typ: sockDiagByFamily, data: diagRequest(family, nil)}, match)
+}
+
+// listSockets returns those that match accepts, by the first way that the kernel knows.
+func listSockets(sock *nlSocket, ways [][]nlMessage, match func(tcpSocket) bool) (found []tcpSocket, err error) {
+	for _, questions := range ways {
+		if found, err = askAll(sock, questions, match); err == nil {
+			return found, nil
+		}
+	}
+	return nil, err
+}
+
+func askAll(sock *nlSocket, questions []nlMessage, match func(tcpSocket) bool) (found []tcpSocket, err error) {
+	for _, q := range questions {
+		some, err := askSockets(sock, q, match)
 		if err != nil {
 			return nil, err
 		}

@@ -46,20 +46,23 @@ func TestBothQuestionsListTheSame(t *testing.T) {
 	t.Cleanup(func() { _ = sock.close() })
 	mine := func(s tcpSocket) bool { return open[s.local.String()] && open[s.remote.String()] }
 	var before map[string]byte
-	for what, questions := range map[string][]nlMessage{
-		"one for both families": {{typ: tcpDiagGetSock, data: oldDiagRequest()}},
-		"one for each": {{typ: sockDiagByFamily, data: diagRequest(unix.AF_INET, nil)},
-			{typ: sockDiagByFamily, data: diagRequest(unix.AF_INET6, nil)}},
+	ways := socketQuestions()
+	refused := []nlMessage{{typ: sockDiagByFamily - 1}} // no such question
+	if _, err := askAll(sock, refused, mine); err == nil {
+		t.Fatal("a question that there is not was answered")
+	}
+	for what, ways := range map[string][][]nlMessage{
+		"one for both families": ways[:1],
+		"one for each":          ways[1:],
+		"the first is refused":  append([][]nlMessage{refused}, ways[1:]...),
 	} {
+		found, err := listSockets(sock, ways, mine)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
 		ends := map[string]byte{}
-		for _, q := range questions {
-			found, err := askSockets(sock, q, mine)
-			if err != nil {
-				t.Fatalf("%s: %v", what, err)
-			}
-			for _, s := range found {
-				ends[s.local.String()+" "+s.remote.String()] = s.family
-			}
+		for _, s := range found {
+			ends[s.local.String()+" "+s.remote.String()] = s.family
 		}
 		if len(ends) != want {
 			t.Errorf("%s: %d ends of connections, %d are there: %v", what, len(ends), want, ends)
@@ -68,5 +71,8 @@ func TestBothQuestionsListTheSame(t *testing.T) {
 			t.Errorf("the answers differ: %v and %v", ends, before)
 		}
 		before = ends
+	}
+	if _, err := listSockets(sock, [][]nlMessage{refused}, mine); err == nil {
+		t.Error("nobody answered, and that is no error")
 	}
 }
