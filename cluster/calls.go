@@ -50,7 +50,7 @@ func (n *Node) register() {
 		if r == nil {
 			return readIndexReply{}, errNotMember
 		}
-		round, err := r.VerifyQuorumRound(ctx)
+		round, err := r.Barrier(ctx) // who asks waits to hear that it is committed, too
 		return readIndexReply{round.Index}, err
 	}))
 	n.server.Handle("order", typed(func(ctx context.Context, _ string, in fsm.Order) (orderReply, error) { return n.obey(ctx, in) }))

@@ -237,7 +237,7 @@ func (p *peers) keep(pe *peer, obs fsm.Observation) {
 	}
 	p.noteRun(pe, obs.Server)
 	changed := obs.Serving != pe.obs.Serving || obs.Server.State != pe.obs.Server.State || obs.Standing != pe.obs.Standing ||
-		obs.ServedIndex != pe.obs.ServedIndex || obs.FailedIndex != pe.obs.FailedIndex
+		obs.ServedIndex != pe.obs.ServedIndex || obs.FailedIndex != pe.obs.FailedIndex || obs.SyncOff != pe.obs.SyncOff || obs.Prepared != pe.obs.Prepared
 	pe.obs, pe.obsAt = obs, now()
 	if obs.Server.Executed != "" {
 		pe.position, pe.positionAt = obs.Server.Executed, pe.obsAt

@@ -204,6 +204,42 @@ func TestOldObservationsNeverReplaceNewerOnes(t *testing.T) {
 	}
 }
 
+// TestNewsIsActedUponAtOnce: what others wait for is not left to the next turn, and what changes all the time wakes nobody.
+func TestNewsIsActedUponAtOnce(t *testing.T) {
+	u := primary(t)
+	sequence := uint64(100)
+	for _, x := range []struct {
+		name   string
+		change func(*fsm.Observation)
+		wakes  bool
+	}{
+		{"nothing", func(*fsm.Observation) {}, false},
+		{"its position", func(o *fsm.Observation) { o.Server.Executed = "0-1-2" }, false},
+		{"its standing", func(o *fsm.Observation) { o.Standing = fsm.StandingCatching }, true},
+		{"that its acknowledgements are off: it is let in", func(o *fsm.Observation) { o.SyncOff = 7 }, true},
+		{"that a change of the sync set is prepared: it is committed", func(o *fsm.Observation) { o.Prepared = 9 }, true},
+	} {
+		obs, _, _ := u.peers.observed("db2")
+		sequence++
+		obs.Node, obs.Sequence = "db2", sequence
+		x.change(&obs)
+		select {
+		case <-u.wake:
+		default:
+		}
+		u.peers.received("db2", obs)
+		woken := false
+		select {
+		case <-u.wake:
+			woken = true
+		default:
+		}
+		if woken != x.wakes {
+			t.Errorf("%s: woken %t", x.name, woken)
+		}
+	}
+}
+
 func TestLostReplicaIsCutOffAtItsPrimary(t *testing.T) {
 	u := newUnit(t)
 	u.steady("db1")
