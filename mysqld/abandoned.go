@@ -121,7 +121,8 @@ func (s *Server) endAbandoned(ctx context.Context, abandoned *abandonedStatement
 // killAbandoned kills what is left of them in a run of the server, and reports whether
 // nothing was. A server that was started anew gives its numbers again: what stands there
 // is another's. No commit is hit: nothing else is ever sent over these connections, and
-// the text is looked at as well. Where runs cannot be told apart it alone tells.
+// the text is looked at as well. Where runs cannot be told apart it alone tells, and
+// one that was not read yet is not found.
 func (s *Server) killAbandoned(ctx context.Context, conn *sql.Conn, run process, left map[uint64]serverConnection, about string) (gone bool, err error) {
 	all, err := rows(ctx, conn, "SHOW FULL PROCESSLIST")
 	if err != nil {
@@ -134,7 +135,7 @@ func (s *Server) killAbandoned(ctx context.Context, conn *sql.Conn, run process,
 			continue
 		}
 		text := strings.ToLower(r["Info"])
-		under := text == "" || strings.HasPrefix(text, "set global") && strings.Contains(text, about) // "": not read yet
+		under := text == "" && run != (process{}) || strings.HasPrefix(text, "set global") && strings.Contains(text, about) // "": not read yet
 		if !under && run == (process{}) {
 			continue
 		}

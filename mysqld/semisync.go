@@ -173,6 +173,11 @@ func (s *Server) stopSilent(ctx context.Context, epoch uint64, sever func() erro
 func (s *Server) receiveAgain(ctx context.Context, undo ...string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
+	if len(undo) > 0 { // what it undoes may have been given up
+		if err := s.endAbandoned(ctx, &s.abandonedSync); err != nil {
+			return err
+		}
+	}
 	if err := execute(ctx, s.db, undo...); err != nil {
 		return err
 	}
@@ -201,6 +206,10 @@ func (s *Server) StopAcknowledging(ctx context.Context, sever func() error) erro
 		return err
 	}
 	defer unlock()
+	// One that was given up and switches it on would do so after this has said that it is off.
+	if err := s.endAbandoned(ctx, &s.abandonedSync); err != nil {
+		return err
+	}
 	err = poll(ctx, func() (bool, error) {
 		st, err := s.setReplicaSemiSync(ctx, false)
 		if err != nil {

@@ -90,7 +90,7 @@ type Status struct {
 	// WaitSessions counts commit groups, not clients: above 0 means an unknown
 	// number of commits wait.
 	WaitSessions      int
-	Acks              int // acknowledgements a commit waits for
+	Acks              int // acknowledgements a commit waits for; 0 while a statement about it that was given up may still take effect
 	SemiSyncTimeoutMS uint64
 	// WaitNoReplica: commits wait also while no replica is connected.
 	WaitNoReplica bool
@@ -165,6 +165,9 @@ func (s *Server) readStatus(ctx context.Context, withUptime bool) (Status, time.
 		return Status{}, 0, err
 	}
 	st.Received = s.joinPositions(st.Executed, st.Received)
+	if len(s.abandonedSync.all()) > 0 { // what was read may not last: the caller sets it again
+		st.Acks = 0
+	}
 	return st, uptime, nil
 }
 

@@ -205,8 +205,8 @@ func TestLeaderRests(t *testing.T) {
 	const looks = 20
 	before := l.Stats().Rounds
 	time.Sleep(looks * l.cfg.Watchdog.Interval) //nolint:forbidigo // that nothing happens in a time is what is tested
-	// One look may have met the entry above.
-	if made := l.Stats().Rounds - before; made > 1 {
+	// One look may have met the entry above, and one the end of that round.
+	if made := l.Stats().Rounds - before; made > 2 {
 		t.Errorf("%d rounds in %d looks", made, looks)
 	}
 }
