@@ -21,8 +21,8 @@ func (g *glance[T]) fresh(now time.Duration) bool { return g.at != 0 && now-g.at
 
 // glances are what was read of the gate's tables. Only owned ones are remembered: the kernel lets nothing but the socket
 // of this process change them (NFT_TABLE_F_OWNER, linux/netfilter/nf_tables.h), and each write over that socket forgets
-// what it may have changed. What is told from memory is what the kernel would tell; the one thing that changes by itself is the lease:
-// it is counted down, and close to its end the kernel is asked.
+// what it may have changed. What is told from memory is what the kernel would tell; the one thing that changes by itself
+// is the lease: it is counted down, and close to its end the kernel is asked.
 type glances struct {
 	lease   glance[time.Duration]
 	blocked glance[[]netip.Addr]

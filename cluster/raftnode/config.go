@@ -68,7 +68,8 @@ type Watchdog struct {
 	// an fsync on every node, and a disk that hangs meanwhile is found that much later. Default 1.5 s.
 	Rest time.Duration
 	// Stall is how long no round that was asked for may succeed before the leader gives up leadership; as
-	// long again until it reports itself stuck: after Rest + Interval + 2 x Stall at most. It must exceed the worst fsync the disk is forgiven. Default 3 s.
+	// long again until it reports itself stuck: after Rest + Interval + 2 x Stall at most. It must exceed
+	// the worst fsync the disk is forgiven. Default 3 s.
 	Stall time.Duration
 }
 

@@ -23,9 +23,9 @@ type Node struct {
 	stream    *stream
 	transport *transport
 	rounds    *rounds      // through the log
+	asks      *rounds      // of questions
 	proposing atomic.Int64 // entries that callers wait for
 	doubt     atomic.Bool  // the last one that was waited for is not known to be committed, though this node led
-	asks      *rounds      // of questions
 	leaders   *leadership
 
 	ctx       context.Context
