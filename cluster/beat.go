@@ -67,7 +67,7 @@ func longestCalm(set fsm.Settings) time.Duration { return calmPings*set.Ping + s
 // out, which is waited for anyway: the tries that are evidence fit into a lease, no report grows too old, and no leader takes itself for blind. Settings
 // that leave no room for that keep every ping.
 func (n *Node) pingsLess(set fsm.Settings, allAnswer bool) bool {
-	tries := enoughTries * (tryTimeout(set) + set.Ping/10)
+	tries := lateAnswer(set) + enoughTries*tryTimeout(set) + (enoughTries-1)*set.Ping/10
 	return allAnswer && n.calm.Load() && longestCalm(set)+tries <= set.Lease-set.Renew && longestCalm(set) < set.Lease/2 &&
 		2*longestCalm(set)+set.FailAfter <= set.ReportMaxAge
 }
@@ -75,6 +75,9 @@ func (n *Node) pingsLess(set fsm.Settings, allAnswer bool) bool {
 // tryTimeout is how long a peer may take to answer: a quarter of FailAfter is long for that, and short enough to have several tries before a node counts
 // as failed.
 func tryTimeout(set fsm.Settings) time.Duration { return max(set.FailAfter/4, set.Ping) }
+
+// lateAnswer is after how long an answer is late: a peer that is there and not starved has answered by then.
+func lateAnswer(set fsm.Settings) time.Duration { return tryTimeout(set) / 5 }
 
 // pingPause is how long until the next ping of a peer, when all have answered the last one or not.
 func (n *Node) pingPause(set fsm.Settings, allAnswer bool) time.Duration {

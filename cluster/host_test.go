@@ -280,10 +280,17 @@ func (h *host) Changed() <-chan struct{} { return h.notify }
 // Run has nothing to look at.
 func (h *host) Run(ctx context.Context) { <-ctx.Done() }
 
-// Reach answers for another host's mysqld.
-func (h *host) Reach(_ context.Context, address string, port uint16) error {
+// Reach answers for another host's mysqld; held, nothing comes back until its context ends.
+func (h *host) Reach(ctx context.Context, address string, port uint16) error {
 	h.w.mu.Lock()
 	defer h.w.mu.Unlock()
+	if k := h.holds["Reach"]; k != nil {
+		h.w.mu.Unlock()
+		k.entered <- ctx
+		<-ctx.Done()
+		h.w.mu.Lock()
+		return ctx.Err()
+	}
 	a, err := netip.ParseAddr(address)
 	if err != nil {
 		return err

@@ -113,13 +113,21 @@ func (l *leading) run(ctx context.Context) {
 		// What changes wakes it; only the ages of what does not are looked for here.
 		switch ping := l.n.settings().Ping; {
 		case !l.n.calm.Load():
-			timer.Reset(ping / 2)
+			timer.Reset(l.untilClear(ping / 2))
 		case l.n.peers.allAnswer():
 			timer.Reset(l.n.cfg.UntilBeat(calmTurns * ping))
 		default:
 			timer.Reset(l.n.cfg.UntilBeat(ping))
 		}
 	}
+}
+
+// untilClear is a pause that ends with the last lease, if that is sooner: a takeover may be waiting for nothing else.
+func (l *leading) untilClear(pause time.Duration) time.Duration {
+	if left := l.n.grantor.clearAt() - now(); left > 0 {
+		return min(pause, left)
+	}
+	return pause
 }
 
 // takeOffice waits for a round of this term: before it, the applied state may lack what an earlier leader committed.

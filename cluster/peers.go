@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ type peer struct {
 	tried      fsm.Instant // last direct try at its mysqld
 	agentOK    bool
 	reached    bool   // the last direct try at its mysqld succeeded
+	told       bool   // the tries that have failed are evidence, and that was told
 	run        string // run of its mysqld when it was last seen up, "" once it was seen gone
 	obs        fsm.Observation
 	obsAt      fsm.Instant
@@ -103,15 +105,33 @@ func (p *peers) watch(ctx context.Context, pe *peer) {
 		news = false
 		set := p.n.settings()
 		begin := now()
-		var direct sync.WaitGroup
-		direct.Go(func() { p.tryServer(ctx, pe, set) })
-		p.ping(ctx, pe, set)
-		direct.Wait()
+		p.look(ctx, pe, set)
 		if took := now() - begin; took < set.Ping {
 			timer.Reset(p.n.pingPause(set, p.allAnswer()))
 		} else {
 			timer.Reset(set.Ping / 10) // it did not answer
 		}
+	}
+}
+
+// look asks a peer's hbd, and its mysqld beside it when that does not answer at once: of a host that is lost both are evidence, and must be there before
+// its lease has run out. An answer ends the try at mysqld, which counts for nothing then.
+func (p *peers) look(ctx context.Context, pe *peer, set fsm.Settings) {
+	silent, answered := context.WithCancel(ctx)
+	defer answered()
+	var direct sync.WaitGroup
+	direct.Go(func() { p.tryServer(silent, pe, set) })
+	if p.ping(ctx, pe, set) {
+		answered()
+	}
+	direct.Wait()
+	p.tellLoss(pe, set)
+}
+
+// wakeLeading lets this node's leading, if it leads, judge anew.
+func (n *Node) wakeLeading() {
+	if l := n.leading.Load(); l != nil {
+		wake(l.wake)
 	}
 }
 
@@ -146,7 +166,8 @@ func (p *peers) allAnswer() bool {
 	return true
 }
 
-func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) {
+// ping reports whether the peer's hbd answered.
+func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) bool {
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout(set))
 	defer cancel()
 	var reply pingReply
@@ -169,10 +190,11 @@ func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) {
 			// Connections kept from before it went are dead, and each would cost a call its deadline when it is back.
 			p.n.client.Forget(pe.member.API)
 		}
-		return
+		return false
 	}
 	pe.pinged, pe.leads, pe.instance, pe.refusals = begin, reply.Leads, reply.Instance, reply.Refusals
 	p.contact(pe, reply.Obs)
+	return true
 }
 
 // contact notes that a peer is there, with what it says of itself.
@@ -184,12 +206,16 @@ func (p *peers) contact(pe *peer, obs fsm.Observation) {
 	p.keep(pe, obs)
 }
 
-// tryServer reaches for the peer's mysqld itself, but only while its hbd does not answer: then it is evidence.
+// tryServer reaches for the peer's mysqld itself, but only while its hbd does not answer: then it is evidence. One that has answered so far is given
+// some time to do so. The context ends when it answers.
 func (p *peers) tryServer(ctx context.Context, pe *peer, set fsm.Settings) {
+	if agent, _ := p.reachable(pe.member.ID); agent {
+		wait(ctx, lateAnswer(set))
+	}
 	p.mu.Lock()
 	since := now() - pe.lastAgent
 	// After a while once a second is enough: the verdict is known, only its end is waited for.
-	due := !pe.agentOK && (since < 5*time.Second || now()-pe.tried > time.Second)
+	due := ctx.Err() == nil && (since < 5*time.Second || now()-pe.tried > time.Second)
 	if due {
 		pe.tried = now()
 	} else if !pe.agentOK && pe.reached {
@@ -199,11 +225,14 @@ func (p *peers) tryServer(ctx context.Context, pe *peer, set fsm.Settings) {
 	if !due || pe.member.Role == fsm.RoleWitness || p.n.cfg.Prober == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout(set))
+	c, cancel := context.WithTimeout(ctx, tryTimeout(set))
 	defer cancel()
-	err := p.n.cfg.Prober.Reach(ctx, pe.member.Address, pe.member.MySQLPort)
+	err := p.n.cfg.Prober.Reach(c, pe.member.Address, pe.member.MySQLPort)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if ctx.Err() != nil {
+		return // its hbd has answered: the try was given up, or is of no interest
+	}
 	pe.reached = err == nil
 	if err == nil {
 		pe.lastServer, pe.noServer = now(), 0
@@ -227,9 +256,6 @@ func (p *peers) cutLost(m fsm.Member) {
 	p.n.log.Info("cut the replication connections of a lost node", "node", m.ID, "sockets", cut, "error", errText(err))
 }
 
-// enoughTries is how many completed tries must have failed before an age is evidence: a process that was starved itself has aged, not tried.
-const enoughTries = 3
-
 // keep stores an observation unless it is older than the one kept.
 func (p *peers) keep(pe *peer, obs fsm.Observation) {
 	if obs.Node != pe.member.ID || (obs.Run == pe.obs.Run && obs.Sequence <= pe.obs.Sequence) {
@@ -237,16 +263,15 @@ func (p *peers) keep(pe *peer, obs fsm.Observation) {
 	}
 	p.noteRun(pe, obs.Server)
 	changed := obs.Serving != pe.obs.Serving || obs.Server.State != pe.obs.Server.State || obs.Standing != pe.obs.Standing ||
-		obs.ServedIndex != pe.obs.ServedIndex || obs.FailedIndex != pe.obs.FailedIndex || obs.SyncOff != pe.obs.SyncOff || obs.Prepared != pe.obs.Prepared
+		obs.ServedIndex != pe.obs.ServedIndex || obs.FailedIndex != pe.obs.FailedIndex || obs.SyncOff != pe.obs.SyncOff || obs.Prepared != pe.obs.Prepared ||
+		!slices.Equal(p.misses(obs), p.misses(pe.obs))
 	pe.obs, pe.obsAt = obs, now()
 	if obs.Server.Executed != "" {
 		pe.position, pe.positionAt = obs.Server.Executed, pe.obsAt
 	}
 	if changed {
 		wake(p.n.wake)
-		if l := p.n.leading.Load(); l != nil {
-			wake(l.wake)
-		}
+		p.n.wakeLeading()
 	}
 }
 
@@ -284,29 +309,6 @@ func (p *peers) kickAll() {
 	for _, pe := range p.known {
 		wake(pe.kick)
 	}
-}
-
-// sights is what this node sees of the others, for its observation.
-func (p *peers) sights() []fsm.Sight {
-	set := p.n.settings()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	t := now()
-	var out []fsm.Sight
-	for _, m := range p.n.cfg.Peers {
-		if pe, ok := p.known[m.ID]; ok {
-			out = append(out, fsm.Sight{Node: m.ID, AgentAge: evidence(t-pe.lastAgent, pe.noAgent, set), ServerAge: evidence(t-pe.lastServer, pe.noServer, set)})
-		}
-	}
-	return out
-}
-
-// evidence keeps an age from being one of failure until enough tries have failed.
-func evidence(age time.Duration, tries int, set fsm.Settings) time.Duration {
-	if tries < enoughTries {
-		return min(age, set.FailAfter)
-	}
-	return age
 }
 
 // observations is the newest of every node, this one's own included.

@@ -1,10 +1,15 @@
 package cluster
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/highbase/highbase/cluster/rpc"
 	"github.com/highbase/highbase/fsm"
 )
 
@@ -157,15 +162,56 @@ func TestPingsOfAPeerThatDoesNotAnswerAreForgotten(t *testing.T) {
 	}
 }
 
-// TestServerIsTriedOnlyWhileItsHbdIsSilent.
+// TestServerIsTriedOnlyWhileItsHbdIsSilent: an hbd that answers is given time to, and ends a try at its mysqld that has begun.
 func TestServerIsTriedOnlyWhileItsHbdIsSilent(t *testing.T) {
 	u := newUnit(t)
 	u.steady("db1")
-	pe := u.aged("db2")
+	set := u.settings()
+	set.FailAfter = time.Hour // it may take its time
+	obs := fsm.Observation{Node: "db2", Run: "r", Sequence: 1, Server: fsm.ServerStatus{State: fsm.ServerUp}}
+	u.peer("db2", answersPing(obs))
+	pe := u.peers.known["db2"]
 	pe.agentOK = true
-	u.peers.tryServer(u.short(), pe, u.settings())
-	if pe.reached || pe.noServer != 0 || pe.tried != 0 {
-		t.Errorf("it was tried: %+v", pe)
+	u.peers.look(u.short(), pe, set)
+	if pe.pinged == 0 || pe.reached || pe.noServer != 0 || pe.tried != 0 {
+		t.Errorf("its hbd answered, and its mysqld was tried: %+v", pe)
+	}
+
+	late := make(chan struct{})
+	u.peer("db2", map[string]rpc.Handler{"ping": func(context.Context, string, json.RawMessage) (any, error) {
+		<-late
+		return pingReply{}, nil // what it says of its mysqld must not matter
+	}})
+	pe.agentOK = false
+	lost := u.host.holdCall("Reach")
+	var looked sync.WaitGroup
+	looked.Go(func() { u.peers.look(u.short(), pe, set) })
+	<-lost.entered
+	close(late)
+	looked.Wait()
+	if !pe.agentOK || pe.reached || pe.noServer != 0 {
+		t.Errorf("its hbd answered in the end, and the try that this ended counts: %+v", pe)
+	}
+}
+
+// TestSilentHostIsTriedBothWaysAtOnce: the first look that its hbd does not answer is a try at its mysqld, too.
+func TestSilentHostIsTriedBothWaysAtOnce(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	u.w.hosts["db2"].change(func() { u.w.hosts["db2"].reachable = false })
+	pe := u.peers.known["db2"]
+	pe.agentOK = true
+	end := make(chan struct{})
+	defer close(end)
+	u.peer("db2", map[string]rpc.Handler{"ping": func(context.Context, string, json.RawMessage) (any, error) {
+		<-end
+		return nil, errors.New("never answered")
+	}})
+	for try := range enoughTries {
+		u.peers.look(u.short(), pe, u.settings())
+		if pe.noAgent != try+1 || pe.noServer != try+1 {
+			t.Fatalf("after %d looks: %d tries at its hbd failed, %d at its mysqld", try+1, pe.noAgent, pe.noServer)
+		}
 	}
 }
 
