@@ -28,7 +28,7 @@ const (
 // beginning on this machine's monotonic clock.
 type Attempt struct {
 	Outcome Outcome
-	Host    string // the host that the connection ended at
+	Host    string // the host that the connection ended at, "" when it was lost before that was known
 	Sent    time.Duration
 	Done    time.Duration
 	Reason  string // why it was not acknowledged
@@ -56,7 +56,7 @@ func NewLedger() *Ledger {
 // Now is the instant on the ledger's clock.
 func (l *Ledger) Now() time.Duration { return time.Since(l.start) }
 
-// Begin notes that the row is about to be sent to host.
+// Begin notes that the row is about to be sent to host; "" while it is not known whom the connection ended at.
 func (l *Ledger) Begin(k Key, host string) { l.begin(k, host, l.Now()) }
 
 func (l *Ledger) begin(k Key, host string, now time.Duration) {
@@ -78,6 +78,15 @@ func (l *Ledger) end(k Key, o Outcome, reason string, now time.Duration) {
 	if o == Acked {
 		l.acks = append(l.acks, now)
 	}
+}
+
+// EndedAt notes whom the connection of a row had ended at, learnt after the row.
+func (l *Ledger) EndedAt(k Key, host string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := l.attempts[k]
+	a.Host = host
+	l.attempts[k] = a
 }
 
 // Read notes the answer of one read through the virtual address: the rows of writer
@@ -177,13 +186,13 @@ func (l *Ledger) Invented(present map[Key]bool) []Key {
 }
 
 // Samples gives every acknowledgement as the observation that the virtual address
-// led to a host which took a write.
+// led to a host which took a write. One whose host never became known is none: its row must be there in the end all the same.
 func (l *Ledger) Samples() []Sample {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	samples := make([]Sample, 0, len(l.acks))
 	for _, a := range l.attempts {
-		if a.Outcome == Acked {
+		if a.Outcome == Acked && a.Host != "" {
 			samples = append(samples, Sample{Host: a.Host, From: a.Sent, To: a.Done, Serving: true})
 		}
 	}

@@ -75,6 +75,29 @@ func TestLedgerFindsRowsThatVanish(t *testing.T) {
 	}
 }
 
+func TestSamplesAreOfKnownHosts(t *testing.T) {
+	l := NewLedger()
+	known, later, never := Key{1, 1}, Key{1, 2}, Key{1, 3}
+	l.begin(known, "db1", 10*ms)
+	l.begin(later, "", 20*ms)
+	l.begin(never, "", 30*ms)
+	for _, k := range []Key{known, later, never} {
+		l.end(k, Acked, "", 40*ms)
+	}
+	l.EndedAt(later, "db2")
+	var hosts []string
+	for _, s := range l.Samples() {
+		hosts = append(hosts, s.Host)
+	}
+	slices.Sort(hosts)
+	if !slices.Equal(hosts, []string{"db1", "db2"}) {
+		t.Errorf("samples of %v", hosts)
+	}
+	if lost := l.Lost(map[Key]bool{known: true, later: true}); !slices.Equal(lost, []Key{never}) {
+		t.Errorf("lost = %v", lost)
+	}
+}
+
 func TestGap(t *testing.T) {
 	l := NewLedger()
 	for i, at := range []int{10, 20, 30, 35, 400, 410, 900} {

@@ -148,10 +148,23 @@ func (c *Cluster) viaAddress(host string, connect, answer time.Duration) *mysql.
 type connection struct {
 	*sql.Conn
 	db     *sql.DB
-	server uint32
+	server uint32 // who answers; 0 while it was not asked
 }
 
+// connect opens a session and asks who answers.
 func connect(ctx context.Context, cfg *mysql.Config) (*connection, error) {
+	c, err := open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.ask(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func open(ctx context.Context, cfg *mysql.Config) (*connection, error) {
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, err
@@ -161,12 +174,15 @@ func connect(ctx context.Context, cfg *mysql.Config) (*connection, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	c := &connection{Conn: conn, db: db}
-	if err := conn.QueryRowContext(ctx, "SELECT @@global.server_id").Scan(&c.server); err != nil {
-		c.Close()
-		return nil, fmt.Errorf("asking who answers: %w", err)
+	return &connection{Conn: conn, db: db}, nil
+}
+
+// ask learns who answers.
+func (c *connection) ask(ctx context.Context) error {
+	if err := c.QueryRowContext(ctx, "SELECT @@global.server_id").Scan(&c.server); err != nil {
+		return fmt.Errorf("asking who answers: %w", err)
 	}
-	return c, nil
+	return nil
 }
 
 // Close drops the session; nothing is left to learn from an error here.
@@ -175,7 +191,8 @@ func (c *connection) Close() {
 	_ = c.db.Close()
 }
 
-// write inserts row after row until ctx ends, over a new connection after any error.
+// write inserts row after row until ctx ends, over a new connection after any error. Who answers is asked after a connection's first row: an application
+// would not ask before it, and how soon its rows are taken again is what is measured.
 func (w *Workload) write(ctx context.Context, writer int) {
 	var conn *connection
 	defer func() {
@@ -187,7 +204,7 @@ func (w *Workload) write(ctx context.Context, writer int) {
 	for seq := 1; ctx.Err() == nil; {
 		if conn == nil {
 			var err error
-			if conn, err = connect(ctx, w.config); err != nil {
+			if conn, err = open(ctx, w.config); err != nil {
 				conn = nil
 				pause(ctx, w.load.Retry)
 				continue
@@ -200,6 +217,11 @@ func (w *Workload) write(ctx context.Context, writer int) {
 		o, reason := judge(err)
 		w.End(k, o, reason)
 		seq++
+		if err == nil && conn.server == 0 {
+			if err = conn.ask(context.WithoutCancel(ctx)); err == nil {
+				w.EndedAt(k, w.hosts[conn.server])
+			}
+		}
 		if err != nil {
 			conn.Close()
 			conn = nil
