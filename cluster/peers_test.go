@@ -264,6 +264,13 @@ func TestNewsIsActedUponAtOnce(t *testing.T) {
 		{"its standing", func(o *fsm.Observation) { o.Standing = fsm.StandingCatching }, true},
 		{"that its acknowledgements are off: it is let in", func(o *fsm.Observation) { o.SyncOff = 7 }, true},
 		{"that a change of the sync set is prepared: it is committed", func(o *fsm.Observation) { o.Prepared = 9 }, true},
+		{"that it does not reach one's hbd", func(o *fsm.Observation) { o.Sights = []fsm.Sight{{Node: "db3", AgentAge: time.Hour}} }, false},
+		{"that it has lost one: a takeover begins", func(o *fsm.Observation) {
+			o.Sights = []fsm.Sight{{Node: "db3", AgentAge: time.Hour, ServerAge: time.Hour}}
+		}, true},
+		{"that one has been lost for longer", func(o *fsm.Observation) {
+			o.Sights = []fsm.Sight{{Node: "db3", AgentAge: 2 * time.Hour, ServerAge: 2 * time.Hour}}
+		}, false},
 	} {
 		obs, _, _ := u.peers.observed("db2")
 		sequence++
