@@ -230,6 +230,23 @@ func (l *Ledger) AckedSince(from time.Duration) int {
 	return n
 }
 
+// WaitSince is how long a writer waited for its answer, the median of the rows acknowledged after from; 0 when there is none.
+func (l *Ledger) WaitSince(from time.Duration) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var waits []time.Duration
+	for _, a := range l.attempts {
+		if a.Outcome == Acked && a.Done > from {
+			waits = append(waits, a.Done-a.Sent)
+		}
+	}
+	if len(waits) == 0 {
+		return 0
+	}
+	slices.Sort(waits)
+	return waits[len(waits)/2]
+}
+
 // Gap is the write gap of something that happened at t0: the longest silence between
 // two acknowledgements from the last one before t0 to the first one after t1. It is
 // false when no acknowledgement came after t0; the silence up to t1 is given then.

@@ -98,6 +98,23 @@ func TestSamplesAreOfKnownHosts(t *testing.T) {
 	}
 }
 
+func TestWaitSince(t *testing.T) {
+	l := NewLedger()
+	for i, took := range []time.Duration{9 * ms, 1 * ms, 3 * ms, 2 * ms} {
+		k, sent := Key{1, i + 1}, time.Duration(10*i)*ms
+		l.begin(k, "db1", sent)
+		l.end(k, Acked, "", sent+took)
+	}
+	l.begin(Key{1, 5}, "db1", 40*ms)
+	l.end(Key{1, 5}, Unknown, "", 50*ms)
+	if got := l.WaitSince(9 * ms); got != 2*ms {
+		t.Errorf("the median of 1, 3 and 2 ms is %v", got)
+	}
+	if got := l.WaitSince(40 * ms); got != 0 {
+		t.Errorf("of nothing: %v", got)
+	}
+}
+
 func TestGap(t *testing.T) {
 	l := NewLedger()
 	for i, at := range []int{10, 20, 30, 35, 400, 410, 900} {
