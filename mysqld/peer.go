@@ -82,17 +82,25 @@ var knownBoot atomic.Pointer[string]
 type peerTracker struct {
 	mu   sync.Mutex
 	last process
+	look func(net.Conn) (process, error) // nil is peerProcess
 }
 
-// note looks at the other end of a unix socket; other connections tell nothing.
-func (t *peerTracker) note(conn net.Conn) {
-	p, err := peerProcess(conn)
-	if err != nil {
-		return
+// note looks at the other end of a connection. A process that is not to be seen (over
+// TCP, in another pid namespace) is none. One that could not be looked at this time is
+// an error: the connection must not be taken for one to the process before it.
+func (t *peerTracker) note(conn net.Conn) error {
+	look := t.look
+	if look == nil {
+		look = peerProcess
+	}
+	p, err := look(conn)
+	if err != nil && !errors.Is(err, errNoProcess) {
+		return err
 	}
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.last = p
-	t.mu.Unlock()
+	return nil
 }
 
 // current is the process last seen; zero if none was.
@@ -102,11 +110,12 @@ func (t *peerTracker) current() process {
 	return t.last
 }
 
-// peerProcess is the process that listens at the other end of a unix socket.
+// peerProcess is the process that listens at the other end of a unix socket;
+// errNoProcess of any other connection, and where it cannot be seen.
 func peerProcess(conn net.Conn) (process, error) {
 	u, ok := conn.(*net.UnixConn)
 	if !ok {
-		return process{}, errors.New("not a unix socket")
+		return process{}, errNoProcess
 	}
 	raw, err := u.SyscallConn()
 	if err != nil {

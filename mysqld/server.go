@@ -162,7 +162,9 @@ func (s *Server) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	if err != nil {
 		return nil, err
 	}
-	s.peer.note(conn)
+	if err := s.peer.note(conn); err != nil {
+		return nil, errors.Join(fmt.Errorf("finding out which mysqld answers at %s: %w", addr, err), conn.Close())
+	}
 	return conn, nil
 }
 
