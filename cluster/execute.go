@@ -134,7 +134,7 @@ func (n *Node) execute(ctx context.Context, a fsm.Action) error {
 		n.nudge()
 		return nil
 	case fsm.ActReconnect:
-		return db.Reconnect(ctx)
+		return n.reconnect(ctx, a)
 	case fsm.ActReturn:
 		return n.comeBack(ctx, a, st)
 	case fsm.ActMend:

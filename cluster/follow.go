@@ -29,9 +29,7 @@ func (n *Node) followLoop(ctx context.Context) {
 			n.holder.kick()
 		case <-n.cfg.Prober.Changed():
 			n.peers.kickAll()
-			if l := n.leading.Load(); l != nil {
-				wake(l.wake)
-			}
+			n.wakeLeading()
 		case <-n.wake:
 		case <-timer.C:
 		}

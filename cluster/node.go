@@ -50,6 +50,8 @@ type Node struct {
 	other      atomic.Uint64           // epoch in which another MAC was seen to claim the address
 	local      atomic.Pointer[turn]
 
+	reconnected atomic.Pointer[sourceRun] // to which run of its source the receiver was last made to connect
+
 	nudges                    nudges
 	readOnlyLimit, asideLimit time.Duration
 

@@ -104,6 +104,7 @@ func (n *Node) gather(st fsm.State) fsm.Local {
 		l.FollowsRight = sv.HasReplication && sv.SourceHost == m.Address && sv.SourcePort == m.MySQLPort
 		if obs, _, ok := n.peers.observed(source); ok {
 			l.SourceUp = obs.Server.State == fsm.ServerUp
+			l.Reconnected = n.hasReconnected(source, obs)
 		}
 	}
 	if obs, _, ok := n.peers.observed(st.Primary); ok {

@@ -176,9 +176,7 @@ func (n *Node) prepare(ctx context.Context) error {
 	}
 	n.sync.setPrepared(c.Index, at)
 	n.peers.kickAll()
-	if l := n.leading.Load(); l != nil {
-		wake(l.wake)
-	}
+	n.wakeLeading()
 	n.log.Info("change of the sync set prepared", "kind", c.Kind, "node", c.Node, "acks", c.Acks, "index", c.Index, "position", at)
 	return nil
 }

@@ -24,6 +24,7 @@ type Local struct {
 	Server       ServerStatus
 	FollowsRight bool     // its source is the one it should have: State.SourceOf
 	SourceUp     bool     // the present primary says that its mysqld runs
+	Reconnected  bool     // its receiver was made to connect once since that run of the source's mysqld was seen
 	Blocked      []NodeID // nodes with which replication traffic is blocked here
 	Confirmed    []NodeID // outsiders whose own hbd has confirmed that their semi-sync is off, since they are outside
 	SyncOff      uint64   // index since which this node, outside the set, has seen its own semi-sync off; 0 when it has not
@@ -262,8 +263,9 @@ var rows = []Row{
 	}, []ActionKind{ActUnblock}},
 	{"replica.reconnect", "the primary's mysqld is back, the IO thread still waits to try again", func(p *place) bool {
 		sv := p.l.Server
-		// A restart in place is what such a replica's first failed try was about: its second would come after a second.
-		waits := sv.IOStalled || p.restarting() && sv.IOConnecting && sv.IOErrno != 0 && !sv.LoginRefused
+		// A restart in place is what such a replica's first failed try was about: its second would come after a second. The error stays until
+		// it is connected: a receiver that was just made to try must not be stopped in the middle of it.
+		waits := sv.IOStalled || p.restarting() && sv.IOConnecting && sv.IOErrno != 0 && !sv.LoginRefused && !p.l.Reconnected
 		return p.l.FollowsRight && p.l.SourceUp && waits && sv.SQLRunning && p.l.Followed >= p.s.Epoch && p.s.Phase != PhaseFencing && !p.beforePause()
 	}, []ActionKind{ActReconnect}},
 	{"replica.follow", "does not replicate from the primary with acknowledgements", func(p *place) bool {

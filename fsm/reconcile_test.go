@@ -162,6 +162,8 @@ var roleRowCases = []rowCase{
 	{code: "replica.reconnect", name: "it is not back yet", node: "db2", edit: func(_ *scene, l *Local) { l.Server.IOConnecting, l.Server.ReplicaSync = true, false }, acts: []ActionKind{ActNone}},
 	{code: "replica.reconnect", name: "restarted in place: its first try has failed", hits: true, node: "db2", make: restartingPrimary, edit: triedOnce, acts: []ActionKind{ActReconnect}},
 	{code: "replica.reconnect", name: "restarted in place: it connects", node: "db2", make: restartingPrimary, acts: []ActionKind{ActNone}, edit: func(c *scene, l *Local) { triedOnce(c, l); l.Server.IOErrno = 0 }},
+	{code: "replica.reconnect", name: "restarted in place: it was made to try again", node: "db2", make: restartingPrimary, acts: []ActionKind{ActNone}, edit: func(c *scene, l *Local) { triedOnce(c, l); l.Reconnected = true }},
+	{code: "replica.reconnect", name: "restarted in place: made to try again, it waits all the same", hits: true, node: "db2", make: restartingPrimary, edit: func(c *scene, l *Local) { tryingInVain(c, l); l.Reconnected = true }},
 	{code: "replica.reconnect", name: "restarted in place: its login is refused", node: "db2", make: restartingPrimary, edit: func(c *scene, l *Local) { triedOnce(c, l); l.Server.LoginRefused = true }},
 	{code: "replica.reconnect", name: "its first try has failed, and nothing was restarted", node: "db2", acts: []ActionKind{ActNone}, edit: triedOnce},
 	{code: "replica.reconnect", name: "kept out for a planned change", node: "db3", make: switching, acts: []ActionKind{ActNone}, edit: tryingInVain},

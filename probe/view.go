@@ -48,11 +48,13 @@ func (v *view) fill(r reading) {
 	for _, one := range st.Weakened {
 		v.status.Weakened = append(v.status.Weakened, one.String())
 	}
-	if !v.status.IOConnecting {
+	switch {
+	case !v.status.IOConnecting:
 		v.connecting = time.Time{}
-	} else if v.connecting.IsZero() {
+	case v.connecting.IsZero() || v.receiver != st.ReceiverID: // one that was started anew has all its time to connect
 		v.connecting = r.begun
 	}
+	v.receiver = st.ReceiverID
 	v.status.IOStalled = v.status.IOConnecting && r.begun.Sub(v.connecting) >= connectAfter
 	v.generation, v.dirs = st.Generation, directories(st)
 }
