@@ -87,9 +87,7 @@ func (n *Node) noteTurn(st fsm.State, l fsm.Local, actions []fsm.Action) {
 	if old == nil || old.rule != t.rule || old.standing != t.standing {
 		n.log.Info("local rule", "rule", t.rule, "why", t.reason, "standing", t.standing, "epoch", st.Epoch)
 		n.peers.kickAll()
-		if ld := n.leading.Load(); ld != nil {
-			wake(ld.wake)
-		}
+		n.wakeLeading()
 	}
 }
 
@@ -154,9 +152,9 @@ func (w *worker) give(ctx context.Context, actions []fsm.Action) {
 		for _, a := range actions {
 			wanted = wanted || slices.ContainsFunc(w.current, func(c fsm.Action) bool { return c.Kind == a.Kind && c.Epoch == a.Epoch })
 		}
-		// A start, a kill or a return is not cut off half-way because the server's state moved on under it: it moves it.
+		// A start, a kill, a return or a reconnect is not cut off half-way because the server's state moved on under it: it moves it.
 		for _, c := range w.current {
-			wanted = wanted || (slices.Contains([]fsm.ActionKind{fsm.ActStart, fsm.ActKill, fsm.ActReturn}, c.Kind) && c.Epoch == actions0(actions).Epoch)
+			wanted = wanted || (slices.Contains([]fsm.ActionKind{fsm.ActStart, fsm.ActKill, fsm.ActReturn, fsm.ActReconnect}, c.Kind) && c.Epoch == actions0(actions).Epoch)
 		}
 		if !wanted && len(actions) > 0 {
 			w.cancel()

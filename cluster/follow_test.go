@@ -50,32 +50,33 @@ func TestUnwantedListIsCancelled(t *testing.T) {
 	u.steady("db1")
 	u.follower("db1")
 	w := hire(u)
-	k := u.host.holdCall("Reconnect")
-	w.give(u.short(), []fsm.Action{u.action(fsm.ActReconnect)})
+	k := u.host.holdCall("Follow")
+	w.give(u.short(), []fsm.Action{u.action(fsm.ActFollow)})
 	inHand := <-k.entered
 	// Nothing to do is no reason to cut off what is being done.
 	w.give(u.short(), nil)
 	if inHand.Err() != nil {
 		t.Error("cancelled by an empty list")
 	}
-	w.give(u.short(), []fsm.Action{u.action(fsm.ActUnblock)})
+	w.give(u.short(), []fsm.Action{u.action(fsm.ActForget)})
 	<-inHand.Done()
 	quiet(t, w)
-	if n := u.host.count("Unblock"); n != 0 {
+	if n := u.host.count("ForgetSource"); n != 0 {
 		t.Error("the new list was started beside the old one")
 	}
 }
 
-// TestStartIsNotCutOff: that the server's state has moved on under a start or a kill is no reason; a new epoch is.
+// TestStartIsNotCutOff: that the server's state has moved on under a start, a kill or a reconnect is no reason; a new epoch is.
 func TestStartIsNotCutOff(t *testing.T) {
-	for _, kind := range []fsm.ActionKind{fsm.ActStart, fsm.ActKill} {
+	for kind, name := range map[fsm.ActionKind]string{fsm.ActStart: "Start", fsm.ActKill: "Kill", fsm.ActReconnect: "Reconnect"} {
 		t.Run(string(kind), func(t *testing.T) {
 			u := newUnitAs(t, "db2")
 			u.steady("db1")
 			u.follower("db1")
-			u.host.change(u.host.crash)
+			if kind != fsm.ActReconnect {
+				u.host.change(u.host.crash)
+			}
 			w := hire(u)
-			name := map[fsm.ActionKind]string{fsm.ActStart: "Start", fsm.ActKill: "Kill"}[kind]
 			k := u.host.holdCall(name)
 			w.give(u.short(), []fsm.Action{u.action(kind)})
 			inHand := <-k.entered
