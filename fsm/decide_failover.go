@@ -166,7 +166,8 @@ func (d *deciding) promoted() {
 	d.say("promoting.wait", to, false, "waiting for %s to serve epoch %d: %s", to, d.s.Epoch, orNone(n.Obs.Reason))
 }
 
-// serviceLost: restart in place within the budget, else fail over; and if that could not be won, restart all the same.
+// serviceLost: restart in place within the budget, else fail over; and if that could not be won, restart all the same. A server that was stopped in good
+// order, behind our back, is restarted first whatever the policy: nobody else surely holds what it told its clients in the end.
 func (d *deciding) serviceLost() {
 	n := d.v.Node(d.s.Primary)
 	cause := fmt.Sprintf("mysqld on %s is %s: %s", d.s.Primary, n.Obs.Server.State, n.Obs.Server.Fault)
@@ -175,7 +176,11 @@ func (d *deciding) serviceLost() {
 	}
 	used := recentRestarts(d.s, d.v.Wall)
 	overBudget := used >= d.s.Settings.RestartAttempts
-	if d.s.Settings.OnServiceDown == OnServiceDownFailover || overBudget {
+	stopped := n.Obs.Server.Stopped
+	if stopped {
+		cause += "; somebody has stopped it, and commits that waited may have been called successful (MySQL): its own data comes first"
+	}
+	if !stopped && (d.s.Settings.OnServiceDown == OnServiceDownFailover || overBudget) {
 		why := cause
 		if overBudget {
 			why = fmt.Sprintf("%s; the budget of %d restarts in %v is used up", cause, d.s.Settings.RestartAttempts, d.s.Settings.RestartWindow)

@@ -19,8 +19,9 @@ const (
 // ServerStatus is one look at one mysqld, taken by its own hbd.
 type ServerStatus struct {
 	State          ServerState   `json:"state"`
-	Fault          string        `json:"fault"` // in words: "too many connections", "disk full", "commits wait for acknowledgement", ...
-	For            time.Duration `json:"for"`   // how long it has been in this state
+	Fault          string        `json:"fault"`             // in words: "too many connections", "disk full", "commits wait for acknowledgement", ...
+	For            time.Duration `json:"for"`               // how long it has been in this state
+	Stopped        bool          `json:"stopped,omitempty"` // down, and it stopped in good order: who waited for an acknowledgement may have heard success, and only its own data holds that
 	Version        string        `json:"version"`
 	Started        string        `json:"started"`   // identifies this run of mysqld
 	ServerID       uint32        `json:"server_id"` // its own; 0 when not known

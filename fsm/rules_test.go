@@ -228,6 +228,13 @@ var operationCases = []ruleCase{
 		c.s.Settings.OnServiceDown = OnServiceDownFailover
 		c.obs["db1"].Server.State = ServerDown
 	})},
+	{code: "service.down", name: "stopped in good order: its own data first, whatever the policy and the budget", acts: true, commands: []string{"restart"}, make: bent(func(_ *testing.T, c *scene) {
+		c.s.Settings.OnServiceDown = OnServiceDownFailover
+		for range c.s.Settings.RestartAttempts {
+			c.s.Restarts = append(c.s.Restarts, c.wall)
+		}
+		c.obs["db1"].Server.State, c.obs["db1"].Server.Stopped = ServerDown, true
+	})},
 	{code: "service.down", name: "to fail over cannot be won: restart all the same", acts: true, commands: []string{"restart"}, verdict: "failover.count", make: bent(func(_ *testing.T, c *scene) {
 		c.s.Settings.OnServiceDown = OnServiceDownFailover
 		c.obs["db1"].Server.State = ServerDown

@@ -21,28 +21,18 @@ import (
 func TestAcks(t *testing.T) {
 	g := newGroup(t, sandbox.Options{})
 
+	// Nothing of what waits is anywhere else: whoever heard success for it would have lost it.
 	g.run(t, "hbd stopped politely over waiting commits", func(s *scenario) {
 		old := s.primary()
-		s.dropAcks(old)
+		s.dropLog(old)
 		s.commitsWait(old)
 		s.fault("stop-hbd", old)
 		s.awaitNewPrimary(old)
-		s.hearAcks(old)
+		s.hear(old)
 		s.fault("start-hbd", old)
 	})
 
-	g.run(t, "mysqld stopped politely behind hbd's back over waiting commits", func(s *scenario) {
-		// MySQL tells the waiters success when it is stopped so: it must not become untrue.
-		old := s.primary()
-		s.dropAcks(old)
-		s.commitsWait(old)
-		if err := syscall.Kill(s.serverPID(old), syscall.SIGTERM); err != nil {
-			s.Fatalf("stopping mysqld of %s: %v", old, err)
-		}
-		s.awaitIncident(api.KindRestart, api.KindFailover, api.KindTakeover)
-		s.hearAcks(old)
-		s.writesGoOn()
-	})
+	g.run(t, "mysqld stopped politely behind hbd's back over waiting commits", (*scenario).stopMysqldOverWaiters)
 
 	// One writer with all the patience: no other write would make up for the lost acknowledgement of its row.
 	g.load = Load{Writers: 1, Answer: time.Minute}
@@ -52,7 +42,7 @@ func TestAcks(t *testing.T) {
 		s.commitsWait(s.primary())
 		s.receivedAll(s.primary())
 		s.cutDumps(s.primary())
-		s.hearAcks(s.primary())
+		s.hear(s.primary())
 		s.writesGoOn()
 		s.noErrors(s.at)
 		if now := s.nudged(s.primary()); now == before {
@@ -60,6 +50,26 @@ func TestAcks(t *testing.T) {
 		}
 		s.nothingHappened()
 	})
+}
+
+// TestAcksFailover is the same where a server that is down is failed over.
+func TestAcksFailover(t *testing.T) {
+	g := newGroup(t, sandbox.Options{OnServiceDown: "failover"})
+	g.run(t, "mysqld stopped politely behind hbd's back over waiting commits", (*scenario).stopMysqldOverWaiters)
+}
+
+// stopMysqldOverWaiters: MySQL tells them success when it is stopped so, and it must not become untrue. What they wrote is nowhere else.
+func (s *scenario) stopMysqldOverWaiters() {
+	s.Helper()
+	old := s.primary()
+	s.dropLog(old)
+	s.commitsWait(old)
+	if err := syscall.Kill(s.serverPID(old), syscall.SIGTERM); err != nil {
+		s.Fatalf("stopping mysqld of %s: %v", old, err)
+	}
+	s.awaitIncident(api.KindRestart)
+	s.hear(old)
+	s.writesGoOn()
 }
 
 // dumps are the addresses of the connections over which the primary sends its log, as HOST:PORT.
@@ -95,6 +105,18 @@ const ackTable = "inet test_acks"
 // dropAcks keeps what the replicas say on their present connections from the primary; what it says arrives. A new connection works.
 func (s *scenario) dropAcks(primary string) {
 	s.Helper()
+	s.dropDumps(primary, "input", "ip saddr %s tcp sport %s drop")
+}
+
+// dropLog keeps what the primary says on its replicas' present connections from them. A new connection works.
+func (s *scenario) dropLog(primary string) {
+	s.Helper()
+	s.dropDumps(primary, "output", "ip daddr %s tcp dport %s drop")
+}
+
+// dropDumps drops one direction of the connections over which the primary sends its log: rule takes the other end's host and port.
+func (s *scenario) dropDumps(primary, hook, rule string) {
+	s.Helper()
 	s.Cleanup(func() { // a scenario that failed half-way; the table may be gone
 		_, _, _ = s.Command(context.Background(), primary, "nft", "delete table "+ackTable)
 	})
@@ -105,9 +127,9 @@ func (s *scenario) dropAcks(primary string) {
 		if len(dumps) == 0 {
 			return false, primary + " sends its log to nobody"
 		}
-		s.dropFrom(primary, dumps)
+		s.drop(primary, dumps, hook, rule)
 		if now := s.dumps(primary); !sameSet(now, dumps) { // one has just connected anew: it would be heard
-			s.hearAcks(primary)
+			s.hear(primary)
 			return false, fmt.Sprintf("first %v, then %v", dumps, now)
 		}
 		return true, ""
@@ -122,21 +144,21 @@ func sameSet(a, b []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
-// dropFrom drops what comes from these connections.
-func (s *scenario) dropFrom(primary string, dumps []string) {
+func (s *scenario) drop(primary string, dumps []string, hook, rule string) {
 	s.Helper()
-	script := fmt.Sprintf("nft 'add table %s; add chain %s in { type filter hook input priority -300; }", ackTable, ackTable)
+	script := fmt.Sprintf("nft 'add table %s; add chain %s deaf { type filter hook %s priority -300; }", ackTable, ackTable, hook)
 	for _, d := range dumps {
 		host, port, err := net.SplitHostPort(d)
 		if err != nil {
 			s.Fatal(err)
 		}
-		script += fmt.Sprintf("; add rule %s in ip saddr %s tcp sport %s drop", ackTable, host, port)
+		script += fmt.Sprintf("; add rule %s deaf "+rule, ackTable, host, port)
 	}
 	s.byHand(primary, script+"'")
 }
 
-func (s *scenario) hearAcks(primary string) {
+// hear ends what dropAcks or dropLog began.
+func (s *scenario) hear(primary string) {
 	s.Helper()
 	s.byHand(primary, "nft 'delete table "+ackTable+"'")
 }

@@ -69,8 +69,8 @@ func (p *Prober) read() reading {
 	defer cancel()
 	r := reading{begun: time.Now()}
 	r.status, r.err = p.cfg.Database.Status(ctx)
-	if r.err != nil && mysqld.Classify(r.err) == mysqld.FaultDown && reply(r.err) == replyNone {
-		// The connection ended under the question, as after a KILL. Another one tells whether the server did, too.
+	if answer := reply(r.err); answer == replyShutdown || r.err != nil && mysqld.Classify(r.err) == mysqld.FaultDown && answer == replyNone {
+		// The connection ended under the question, as after a KILL, of which MySQL may say the same as of its own end. Another one tells.
 		r.status, r.err = p.cfg.Database.Status(ctx)
 	}
 	p.mu.Lock()
@@ -165,7 +165,7 @@ func (p *Prober) settle(r reading, now time.Time) {
 	state, fault := judge(v.status.State, p.evidence(r, now), p.cfg.HungAfter)
 	switch {
 	case state == fsm.ServerDown:
-		p.publish((*view).down, fault)
+		p.lost(fault)
 	case r.err == nil:
 		p.publish(func(v *view) { v.fill(r) }, fault)
 	default:

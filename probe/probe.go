@@ -208,7 +208,7 @@ func (p *Prober) died() {
 	p.mu.Lock()
 	if viewRun(p.view.status.Started).gone {
 		p.view.died = time.Now()
-		p.publish((*view).down, FaultNoProcess)
+		p.lost(FaultNoProcess)
 	}
 	p.mu.Unlock()
 	signal(p.kicked)

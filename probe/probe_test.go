@@ -37,6 +37,34 @@ func testKillIsSeenAtOnce(t *testing.T, dialect string) {
 	}
 }
 
+// TestStopInGoodOrderIsToldApart: of a server that was stopped clients may have heard what no replica has; of one that was killed they have not.
+func TestStopInGoodOrderIsToldApart(t *testing.T) { eachServer(t, testStopInGoodOrderIsToldApart) }
+
+func testStopInGoodOrderIsToldApart(t *testing.T, dialect string) {
+	h := newHost(t, dialect, "", nil)
+	for _, stopped := range []bool{false, true, false} {
+		if st := h.prober.Look(context.Background()); st.State != fsm.ServerUp || st.Stopped {
+			t.Fatalf("before: %+v", st)
+		}
+		if stopped {
+			h.stop(t)
+		} else {
+			h.kill(t)
+		}
+		if st := h.awaitFault(t, fsm.ServerDown, FaultNoProcess); st.Stopped != stopped {
+			t.Errorf("stopped in good order %t, it says %+v", stopped, st)
+		}
+		// What a failed start leaves behind is no news of the run before it.
+		if err := os.Remove(h.socket); err != nil && !stopped {
+			t.Fatal(err)
+		}
+		if st := h.prober.Look(context.Background()); st.Stopped != stopped {
+			t.Errorf("without a socket: stopped in good order %t, it says %+v", stopped, st)
+		}
+		h.start(t)
+	}
+}
+
 // TestWithoutWatchesTheKillIsNotSeenAtOnce is the control of TestKillIsSeenAtOnce: nothing else sees it.
 func TestWithoutWatchesTheKillIsNotSeenAtOnce(t *testing.T) {
 	eachServer(t, testWithoutWatchesTheKillIsNotSeenAtOnce)

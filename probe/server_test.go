@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -124,6 +125,14 @@ func (h *host) kill(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := h.service.Kill(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// stop is a stop in good order by somebody else.
+func (h *host) stop(t *testing.T) {
+	t.Helper()
+	if err := syscall.Kill(h.pid(t), syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}
 }

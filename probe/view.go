@@ -2,8 +2,11 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +20,22 @@ func (v *view) down() {
 	v.status = fsm.ServerStatus{State: fsm.ServerDown, Version: v.status.Version, LastEpoch: v.status.LastEpoch}
 	v.generation, v.epochAt = "", ""
 	v.silent, v.waiting = time.Time{}, time.Time{}
+}
+
+// lost says that the server is down. That it stopped in good order is judged once, of the run that was up: a failed start leaves the same behind. The caller
+// holds mu.
+func (p *Prober) lost(fault string) {
+	stopped := p.view.status.Stopped
+	if before := p.view.status.State; before == fsm.ServerUp || before == fsm.ServerHung {
+		stopped = fault == FaultShuttingDown || p.cfg.Socket != "" && isAbsent(p.cfg.Socket)
+	}
+	p.publish(func(v *view) { v.down(); v.status.Stopped = stopped }, fault)
+}
+
+// isAbsent: a server takes its socket away when it is stopped, and leaves it when it is killed or crashes.
+func isAbsent(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // keep changes the state and leaves what was read before, unless that was of another run.
