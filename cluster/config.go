@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -23,6 +24,9 @@ type Config struct {
 	BindRaft   string
 	BindGossip string // host:port
 	GossipPort int
+
+	// Reach asks another host's mysqld for a sign of life, a refusal being one. Every voter can: what it does not reach is evidence, a witness's, too.
+	Reach func(ctx context.Context, address string, port uint16) error
 
 	Prober    Prober    // nil on a witness
 	Database  Database  // nil on a witness

@@ -152,9 +152,14 @@ func (w *worker) give(ctx context.Context, actions []fsm.Action) {
 		for _, a := range actions {
 			wanted = wanted || slices.ContainsFunc(w.current, func(c fsm.Action) bool { return c.Kind == a.Kind && c.Epoch == a.Epoch })
 		}
-		// A start, a kill, a return or a reconnect is not cut off half-way because the server's state moved on under it: it moves it.
+		// A start, a kill, a return or a reconnect is not cut off half-way because the server's state moved on under it: it moves it. A fence comes before
+		// a reconnect all the same.
+		moves := []fsm.ActionKind{fsm.ActStart, fsm.ActKill, fsm.ActReturn}
+		if !slices.ContainsFunc(actions, func(a fsm.Action) bool { return a.Kind == fsm.ActSelfFence }) {
+			moves = append(moves, fsm.ActReconnect)
+		}
 		for _, c := range w.current {
-			wanted = wanted || (slices.Contains([]fsm.ActionKind{fsm.ActStart, fsm.ActKill, fsm.ActReturn, fsm.ActReconnect}, c.Kind) && c.Epoch == actions0(actions).Epoch)
+			wanted = wanted || (slices.Contains(moves, c.Kind) && c.Epoch == actions0(actions).Epoch)
 		}
 		if !wanted && len(actions) > 0 {
 			w.cancel()

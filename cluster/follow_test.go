@@ -92,6 +92,20 @@ func TestStartIsNotCutOff(t *testing.T) {
 	}
 }
 
+// TestFenceCutsAReconnectOff: a replica that may be written to is closed at once, always.
+func TestFenceCutsAReconnectOff(t *testing.T) {
+	u := newUnitAs(t, "db2")
+	u.steady("db1")
+	u.follower("db1")
+	w := hire(u)
+	k := u.host.holdCall("Reconnect")
+	w.give(u.short(), []fsm.Action{u.action(fsm.ActReconnect)})
+	inHand := <-k.entered
+	w.give(u.short(), []fsm.Action{u.action(fsm.ActSelfFence)})
+	<-inHand.Done()
+	quiet(t, w)
+}
+
 func TestActionThatDoesNotHelpIsNotRepeatedAtOnce(t *testing.T) {
 	u := newUnitAs(t, "db2")
 	u.steady("db1")

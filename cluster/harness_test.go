@@ -181,7 +181,7 @@ func (c *testCluster) config(m *member) Config {
 	cfg := Config{Cluster: "shop", Node: m.id, DataDir: m.dir, Peers: c.peers(), VIPs: []string{c.w.vip.String()}, Server: "mariadb",
 		Settings: c.settings, RaftTiming: timing, BindAPI: c.address(i) + ":" + portAPI, BindRaft: c.address(i) + ":" + portRaft,
 		BindGossip: fmt.Sprintf("%s:%d", c.address(i), portGossip), GossipPort: portGossip,
-		Prober: m.host, Database: m.host, Service: service{m.host}, Addresser: address{m.host}, Fencer: c.fencer,
+		Reach: m.host.Reach, Prober: m.host, Database: m.host, Service: service{m.host}, Addresser: address{m.host}, Fencer: c.fencer,
 		HandoverTimeout: 10 * time.Second, Logger: slog.New(slog.NewTextHandler(c.log, nil)).With("at", m.id),
 		OnStuck: func(reason string) { c.t.Errorf("%s is stuck: %s", m.id, reason) }}
 	if c.clients != nil {

@@ -112,7 +112,7 @@ func (l *leading) run(ctx context.Context) {
 		}
 		// What changes wakes it; only the ages of what does not are looked for here.
 		switch ping := l.n.settings().Ping; {
-		case !l.n.calm.Load():
+		case !l.n.calm.Load() || l.n.store.State().Op != nil:
 			timer.Reset(l.untilClear(ping / 2))
 		case l.n.peers.allAnswer():
 			timer.Reset(l.n.cfg.UntilBeat(calmTurns * ping))

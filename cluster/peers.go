@@ -24,7 +24,8 @@ type peer struct {
 	member     fsm.Member
 	instance   string
 	lastAgent  fsm.Instant // its hbd answered
-	noAgent    int         // completed tries at its hbd that failed since
+	noAgent    int         // completed tries at its hbd that failed since ...
+	firstMiss  fsm.Instant // ... and when the first of them began
 	noServer   int         // completed tries at its mysqld that failed since
 	lastServer fsm.Instant // its mysqld answered, or its hbd said that it is up
 	tried      fsm.Instant // last direct try at its mysqld
@@ -115,15 +116,22 @@ func (p *peers) watch(ctx context.Context, pe *peer) {
 }
 
 // look asks a peer's hbd, and its mysqld beside it when that does not answer at once: of a host that is lost both are evidence, and must be there before
-// its lease has run out. An answer ends the try at mysqld, which counts for nothing then.
+// its lease has run out.
 func (p *peers) look(ctx context.Context, pe *peer, set fsm.Settings) {
-	silent, answered := context.WithCancel(ctx)
+	waiting, answered := context.WithCancel(ctx)
 	defer answered()
+	begin := now()
 	var direct sync.WaitGroup
-	direct.Go(func() { p.tryServer(silent, pe, set) })
-	if p.ping(ctx, pe, set) {
-		answered()
-	}
+	direct.Go(func() {
+		if agent, _ := p.reachable(pe.member.ID); agent { // so far: it is given some time to answer
+			wait(waiting, lateAnswer(set))
+		} else if ctx.Err() != nil {
+			return
+		}
+		p.tryServer(ctx, pe, set, begin)
+	})
+	p.ping(ctx, pe, set)
+	answered()
 	direct.Wait()
 	p.tellLoss(pe, set)
 }
@@ -166,8 +174,7 @@ func (p *peers) allAnswer() bool {
 	return true
 }
 
-// ping reports whether the peer's hbd answered.
-func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) bool {
+func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) {
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout(set))
 	defer cancel()
 	var reply pingReply
@@ -182,19 +189,27 @@ func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) bool {
 	}
 	if err != nil {
 		pe.leads = false
-		if pe.noAgent++; pe.noAgent == enoughTries {
-			// Its own pings, until it stopped answering, prove nothing: it was last reached when it last answered. Older than FailAfter is no more
-			// evidence than that.
-			at := max(pe.pinged, now()-set.FailAfter)
-			pe.lastAgent, pe.lastServer = min(pe.lastAgent, at), min(pe.lastServer, at)
-			// Connections kept from before it went are dead, and each would cost a call its deadline when it is back.
-			p.n.client.Forget(pe.member.API)
-		}
-		return false
+		p.missed(pe, begin, set)
+		return
 	}
 	pe.pinged, pe.leads, pe.instance, pe.refusals = begin, reply.Leads, reply.Instance, reply.Refusals
 	p.contact(pe, reply.Obs)
-	return true
+}
+
+// missed counts a try at a peer's hbd that failed. It was last reached at the latest when the first of those began that have failed since: what it said of
+// itself after that (it may ping this node and not answer) proves nothing.
+func (p *peers) missed(pe *peer, begin fsm.Instant, set fsm.Settings) {
+	if late(begin, set) {
+		return
+	}
+	if pe.noAgent == 0 {
+		pe.firstMiss = begin
+	}
+	if pe.noAgent++; pe.noAgent == enoughTries {
+		pe.lastAgent, pe.lastServer = min(pe.lastAgent, pe.firstMiss), min(pe.lastServer, pe.firstMiss)
+		// Connections kept from before it went are dead, and each would cost a call its deadline when it is back.
+		p.n.client.Forget(pe.member.API)
+	}
 }
 
 // contact notes that a peer is there, with what it says of itself.
@@ -206,42 +221,40 @@ func (p *peers) contact(pe *peer, obs fsm.Observation) {
 	p.keep(pe, obs)
 }
 
-// tryServer reaches for the peer's mysqld itself, but only while its hbd does not answer: then it is evidence. One that has answered so far is given
-// some time to do so. The context ends when it answers.
-func (p *peers) tryServer(ctx context.Context, pe *peer, set fsm.Settings) {
-	if agent, _ := p.reachable(pe.member.ID); agent {
-		wait(ctx, lateAnswer(set))
-	}
+// tryServer reaches for the peer's mysqld itself, but only while its hbd has not answered since the look began: then it is evidence. What has begun is not
+// cut off: a server counts logins that were, and may keep this host out for them.
+func (p *peers) tryServer(ctx context.Context, pe *peer, set fsm.Settings, look fsm.Instant) {
 	p.mu.Lock()
-	since := now() - pe.lastAgent
-	// After a while once a second is enough: the verdict is known, only its end is waited for.
-	due := ctx.Err() == nil && (since < 5*time.Second || now()-pe.tried > time.Second)
+	since, begin := now()-pe.lastAgent, now()
+	silent := pe.lastAgent < look || !pe.agentOK
+	// After a while once a second is enough: the verdict is known, only its end is waited for. So it is for one that is only late again and again.
+	due := silent && (!pe.agentOK && since < 5*time.Second || begin-pe.tried > time.Second)
 	if due {
-		pe.tried = now()
+		pe.tried = begin
 	} else if !pe.agentOK && pe.reached {
-		pe.lastServer, pe.noServer = now(), 0
+		pe.lastServer, pe.noServer = begin, 0
 	}
 	p.mu.Unlock()
-	if !due || pe.member.Role == fsm.RoleWitness || p.n.cfg.Prober == nil {
+	if !due || pe.member.Role == fsm.RoleWitness || p.n.cfg.Reach == nil {
 		return
 	}
-	c, cancel := context.WithTimeout(ctx, tryTimeout(set))
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout(set))
 	defer cancel()
-	err := p.n.cfg.Prober.Reach(c, pe.member.Address, pe.member.MySQLPort)
+	err := p.n.cfg.Reach(ctx, pe.member.Address, pe.member.MySQLPort)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if ctx.Err() != nil {
-		return // its hbd has answered: the try was given up, or is of no interest
-	}
 	pe.reached = err == nil
-	if err == nil {
+	switch {
+	case err == nil:
 		pe.lastServer, pe.noServer = now(), 0
-		return
-	}
-	if pe.noServer++; pe.noServer == enoughTries {
-		go p.cutLost(pe.member)
+	case pe.agentOK && pe.lastAgent >= look: // its hbd has answered meanwhile: what it says of its mysqld counts
+	case !late(begin, set):
+		pe.noServer++
 	}
 }
+
+// late: a try that has taken far longer than it may was held up here, not there.
+func late(begin fsm.Instant, set fsm.Settings) bool { return now()-begin > 2*tryTimeout(set) }
 
 // cutLost destroys what is left of the replication traffic between this node and one that went away, when one of the two is the primary. On MariaDB
 // the return of a vanished replica would hang every new login until another acknowledgement arrives or the dead connection ends; and a replica
@@ -264,7 +277,7 @@ func (p *peers) keep(pe *peer, obs fsm.Observation) {
 	p.noteRun(pe, obs.Server)
 	changed := obs.Serving != pe.obs.Serving || obs.Server.State != pe.obs.Server.State || obs.Standing != pe.obs.Standing ||
 		obs.ServedIndex != pe.obs.ServedIndex || obs.FailedIndex != pe.obs.FailedIndex || obs.SyncOff != pe.obs.SyncOff || obs.Prepared != pe.obs.Prepared ||
-		!slices.Equal(p.misses(obs), p.misses(pe.obs))
+		!slices.Equal(p.lostTo(obs), p.lostTo(pe.obs))
 	pe.obs, pe.obsAt = obs, now()
 	if obs.Server.Executed != "" {
 		pe.position, pe.positionAt = obs.Server.Executed, pe.obsAt

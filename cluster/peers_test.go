@@ -24,6 +24,18 @@ func (u *unit) sight(id fsm.NodeID) fsm.Sight {
 	return all[i]
 }
 
+// silence makes a peer's host one from which nothing comes back.
+func (u *unit) silence(id fsm.NodeID) {
+	u.t.Helper()
+	u.w.hosts[id].change(func() { u.w.hosts[id].reachable = false })
+	end := make(chan struct{})
+	u.peer(id, map[string]rpc.Handler{"ping": func(context.Context, string, json.RawMessage) (any, error) {
+		<-end
+		return nil, errors.New("never answered")
+	}})
+	u.t.Cleanup(func() { close(end) }) // before the stub is closed, which waits for its answers
+}
+
 // aged makes a peer one that was last reached an hour ago.
 func (u *unit) aged(id fsm.NodeID) *peer {
 	pe := u.peers.known[id]
@@ -46,7 +58,7 @@ func TestAgeIsNoEvidenceWithoutTries(t *testing.T) {
 		}
 		// Nobody listens at its address: each try fails.
 		u.peers.ping(u.short(), pe, set)
-		u.peers.tryServer(u.short(), pe, set)
+		u.peers.tryServer(u.short(), pe, set, now())
 	}
 	if s := u.sight("db2"); s.AgentAge <= set.FailAfter {
 		t.Errorf("after %d tries its hbd's age does not count: %+v", enoughTries, s)
@@ -55,7 +67,7 @@ func TestAgeIsNoEvidenceWithoutTries(t *testing.T) {
 	pe.tried = 0
 	for pe.noServer < enoughTries {
 		pe.tried = 0
-		u.peers.tryServer(u.short(), pe, set)
+		u.peers.tryServer(u.short(), pe, set, now())
 	}
 	if s := u.sight("db2"); s.ServerAge <= set.FailAfter {
 		t.Errorf("after %d tries its mysqld's age does not count: %+v", enoughTries, s)
@@ -68,7 +80,7 @@ func TestOneAnswerTakesTheEvidenceAway(t *testing.T) {
 	set := u.settings()
 	pe := u.aged("db2")
 	pe.noAgent, pe.noServer = 99, 99
-	u.peers.tryServer(u.short(), pe, set)
+	u.peers.tryServer(u.short(), pe, set, now())
 	if s := u.sight("db2"); s.ServerAge > set.FailAfter || s.AgentAge <= set.FailAfter {
 		t.Errorf("its mysqld answered, its hbd did not: %+v", s)
 	}
@@ -153,16 +165,20 @@ func TestPingsOfAPeerThatDoesNotAnswerAreForgotten(t *testing.T) {
 	pe.agentOK, pe.pinged = true, now()-time.Minute
 	u.peers.received("db2", fsm.Observation{Node: "db2", Run: "r", Sequence: 1, Server: fsm.ServerStatus{State: fsm.ServerUp}})
 	u.w.hosts["db2"].change(func() { u.w.hosts["db2"].reachable = false })
-	for range enoughTries {
+	for try := range enoughTries {
 		u.peers.ping(u.short(), pe, set)
-		u.peers.tryServer(u.short(), pe, set)
+		if try == 0 {
+			pe.firstMiss -= time.Minute // it has failed for long
+		}
+		pe.tried = 0
+		u.peers.tryServer(u.short(), pe, set, now())
 	}
 	if s := u.sight("db2"); s.AgentAge <= set.FailAfter || s.ServerAge <= set.FailAfter {
 		t.Errorf("it did not answer %d times, and was last reached when it pinged: %+v", enoughTries, s)
 	}
 }
 
-// TestServerIsTriedOnlyWhileItsHbdIsSilent: an hbd that answers is given time to, and ends a try at its mysqld that has begun.
+// TestServerIsTriedOnlyWhileItsHbdIsSilent: an hbd that answers is given time to, and what a try at its mysqld found that had begun does not count then.
 func TestServerIsTriedOnlyWhileItsHbdIsSilent(t *testing.T) {
 	u := newUnit(t)
 	u.steady("db1")
@@ -184,13 +200,33 @@ func TestServerIsTriedOnlyWhileItsHbdIsSilent(t *testing.T) {
 	}})
 	pe.agentOK = false
 	lost := u.host.holdCall("Reach")
+	short := u.settings()
 	var looked sync.WaitGroup
-	looked.Go(func() { u.peers.look(u.short(), pe, set) })
-	<-lost.entered
+	looked.Go(func() { u.peers.look(u.short(), pe, short) })
+	try := <-lost.entered
 	close(late)
+	await(t, "its hbd answers in the end", func() bool { ok, _ := u.peers.reachable("db2"); return ok })
+	if try.Err() != nil {
+		t.Error("the login was cut off: a server counts those, and may keep this host out for them")
+	}
 	looked.Wait()
-	if !pe.agentOK || pe.reached || pe.noServer != 0 {
-		t.Errorf("its hbd answered in the end, and the try that this ended counts: %+v", pe)
+	if pe.reached || pe.noServer != 0 {
+		t.Errorf("a try counts although its hbd has answered since: %+v", pe)
+	}
+}
+
+// TestServerOfALateHbdIsTriedOnceASecond: on a host that is too slow logins would make it slower.
+func TestServerOfALateHbdIsTriedOnceASecond(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	pe := u.peers.known["db2"]
+	pe.agentOK, pe.lastAgent = true, now()-time.Second
+	for range 5 {
+		u.peers.tryServer(u.short(), pe, u.settings(), now())
+	}
+	first := pe.tried
+	if pe.noServer+pe.noAgent > 1 || first == 0 {
+		t.Errorf("tried %d times at once", pe.noServer)
 	}
 }
 
@@ -198,20 +234,49 @@ func TestServerIsTriedOnlyWhileItsHbdIsSilent(t *testing.T) {
 func TestSilentHostIsTriedBothWaysAtOnce(t *testing.T) {
 	u := newUnit(t)
 	u.steady("db1")
-	u.w.hosts["db2"].change(func() { u.w.hosts["db2"].reachable = false })
+	u.silence("db2")
 	pe := u.peers.known["db2"]
 	pe.agentOK = true
-	end := make(chan struct{})
-	defer close(end)
-	u.peer("db2", map[string]rpc.Handler{"ping": func(context.Context, string, json.RawMessage) (any, error) {
-		<-end
-		return nil, errors.New("never answered")
-	}})
 	for try := range enoughTries {
 		u.peers.look(u.short(), pe, u.settings())
 		if pe.noAgent != try+1 || pe.noServer != try+1 {
 			t.Fatalf("after %d looks: %d tries at its hbd failed, %d at its mysqld", try+1, pe.noAgent, pe.noServer)
 		}
+	}
+}
+
+// TestAStallShorterThanFailAfterIsNoEvidence: it was heard until then, though its own pings alone prove nothing, and enough tries have failed.
+func TestAStallShorterThanFailAfterIsNoEvidence(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	set := u.settings()
+	set.FailAfter = time.Hour
+	u.silence("db2")
+	pe := u.peers.known["db2"]
+	pe.agentOK, pe.pinged = true, now()-2*time.Hour
+	u.peers.received("db2", fsm.Observation{Node: "db2", Run: "r", Sequence: 1, Server: fsm.ServerStatus{State: fsm.ServerUp}})
+	begun := now()
+	for range enoughTries {
+		u.peers.missed(pe, begun, set)
+		pe.noServer++
+	}
+	if s := u.sight("db2"); s.AgentAge >= time.Minute || s.ServerAge >= time.Minute {
+		t.Errorf("it was heard a moment ago, and was last reached %v and %v ago", s.AgentAge, s.ServerAge)
+	}
+}
+
+// TestATryHeldUpHereIsNone: this process was starved, not the peer.
+func TestATryHeldUpHereIsNone(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	pe, set := u.peers.known["db2"], u.settings()
+	u.peers.missed(pe, now()-2*tryTimeout(set)-time.Millisecond, set)
+	if pe.noAgent != 0 {
+		t.Error("counted")
+	}
+	u.peers.missed(pe, now()-tryTimeout(set), set)
+	if pe.noAgent != 1 {
+		t.Error("one that was not is not counted")
 	}
 }
 
@@ -310,10 +375,11 @@ func TestLostReplicaIsCutOffAtItsPrimary(t *testing.T) {
 	u.peers.received("db2", obs(4, fsm.ServerUp))
 	// The other way to lose it: nobody answers at its host. Once is enough.
 	u.w.hosts["db2"].change(func() { u.w.hosts["db2"].reachable = false })
+	u.silence("db2")
 	pe := u.peers.known["db2"]
 	for range enoughTries + 3 {
 		pe.tried = 0
-		u.peers.tryServer(u.short(), pe, u.settings())
+		u.peers.look(u.short(), pe, u.settings())
 	}
 	await(t, "its host went away: cut", func() bool { return cuts() >= 2 })
 	// The third: it was away for so short a time that it was never seen down.

@@ -12,7 +12,7 @@ import (
 // ErrNotRewindable is returned by PrepareRewind, wrapped with the reason, for a tail that recovery cannot roll back: it needs a human.
 var ErrNotRewindable = errors.New("cannot be rewound")
 
-// Prober tells what is true of this host's mysqld, and whether another's can be reached. Package probe implements it.
+// Prober tells what is true of this host's mysqld. Package probe implements it.
 type Prober interface {
 	// Server is the newest look at this host's mysqld, from memory; For says how long its state has lasted.
 	Server() fsm.ServerStatus
@@ -27,8 +27,6 @@ type Prober interface {
 	BecameReadOnly(run string) bool
 	// Changed receives (capacity one, never blocking the prober) when the state may have changed: at once when mysqld dies.
 	Changed() <-chan struct{}
-	// Reach logs in to the mysqld at host:port and returns nil when it answered.
-	Reach(ctx context.Context, host string, port uint16) error
 	// Run keeps looking until ctx ends.
 	Run(ctx context.Context)
 }

@@ -16,6 +16,9 @@ type sourceRun struct {
 // stop the one that has just begun.
 func (n *Node) reconnect(ctx context.Context, a fsm.Action) error {
 	obs, _, _ := n.peers.observed(a.Target)
+	if n.hasReconnected(a.Target, obs) && !n.cfg.Prober.Server().IOStalled {
+		return nil // judged before the last one ended
+	}
 	if err := n.cfg.Database.Reconnect(ctx); err != nil {
 		return err
 	}

@@ -30,8 +30,21 @@ func TestReceiverIsMadeToConnectOncePerRunOfItsSource(t *testing.T) {
 	if err := u.reconnect(u.short(), u.action(fsm.ActReconnect)); err != nil || !reconnected() {
 		t.Errorf("not remembered: %v", err)
 	}
+	if err := u.reconnect(u.short(), u.action(fsm.ActReconnect)); err != nil || u.host.count("Reconnect") != 2 {
+		t.Errorf("stopped in the middle of connecting: %v, %d calls", err, u.host.count("Reconnect"))
+	}
 	runs("run-2")
 	if reconnected() {
 		t.Error("to a run that is no more")
+	}
+	// The source is restarted under the call: it may have connected to the run before.
+	k := u.host.holdCall("Reconnect")
+	done := make(chan error, 1)
+	go func() { done <- u.reconnect(u.short(), u.action(fsm.ActReconnect)) }()
+	<-k.entered
+	runs("run-3")
+	close(k.released)
+	if err := <-done; err != nil || reconnected() {
+		t.Errorf("to a run that began during the call: %v", err)
 	}
 }

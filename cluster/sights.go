@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"time"
 
 	"github.com/highbase/highbase/fsm"
@@ -12,30 +13,46 @@ const enoughTries = 3
 // tellLoss tells the others, the leader first of all, when what this node sees of a peer has become evidence that it is lost, and not at the next beat.
 func (p *peers) tellLoss(pe *peer, set fsm.Settings) {
 	p.mu.Lock()
-	tried := pe.noAgent >= enoughTries && (pe.noServer >= enoughTries || pe.member.Role == fsm.RoleWitness)
+	defer p.mu.Unlock()
+	tried := pe.lost()
 	news := tried && !pe.told
 	pe.told = tried
-	rest := set.FailAfter - (now() - max(pe.lastAgent, pe.lastServer)) // so long its age is none
-	p.mu.Unlock()
 	if !news {
 		return
 	}
+	rest := set.FailAfter - (now() - max(pe.lastAgent, pe.lastServer)) // so long its age is none
 	time.AfterFunc(max(0, rest)+time.Millisecond, func() {
+		p.mu.Lock()
+		still := pe.lost()
+		p.mu.Unlock()
+		if !still {
+			return // it is back
+		}
 		p.kickAll()
 		p.n.wakeLeading()
+		p.cutLost(pe.member)
 	})
 }
 
-// misses lists whom a node reports to have lost: neither hbd nor mysqld answers it.
-func (p *peers) misses(obs fsm.Observation) []fsm.NodeID {
+// lost: enough tries have failed, at both where there are two. mu is held.
+func (pe *peer) lost() bool {
+	return pe.noAgent >= enoughTries && (pe.noServer >= enoughTries || pe.member.Role == fsm.RoleWitness)
+}
+
+// lostTo lists whom a node reports to have lost: neither hbd nor mysqld, if there is one, answers it.
+func (p *peers) lostTo(obs fsm.Observation) []fsm.NodeID {
 	limit := p.n.settings().FailAfter
 	var out []fsm.NodeID
 	for _, s := range obs.Sights {
-		if s.AgentAge > limit && s.ServerAge > limit {
+		if s.AgentAge > limit && (s.ServerAge > limit || p.isWitness(s.Node)) {
 			out = append(out, s.Node)
 		}
 	}
 	return out
+}
+
+func (p *peers) isWitness(id fsm.NodeID) bool {
+	return slices.ContainsFunc(p.n.cfg.Peers, func(m fsm.Member) bool { return m.ID == id && m.Role == fsm.RoleWitness })
 }
 
 // sights is what this node sees of the others, for its observation.

@@ -3,6 +3,8 @@ package cluster
 import (
 	"testing"
 	"time"
+
+	"github.com/highbase/highbase/fsm"
 )
 
 // kicked takes a kick, if there is one.
@@ -20,17 +22,16 @@ func TestLossIsToldWhenItBecomesEvidence(t *testing.T) {
 	for _, c := range []struct {
 		what    string
 		reached time.Duration // ago
-		young   bool          // its age is no evidence when enough tries have failed
 	}{
-		{"reached long ago", time.Hour, false},
-		{"reached a moment ago", 0, true},
+		{"reached long ago", time.Hour},
+		{"reached a moment ago", 0},
 	} {
 		u := newUnit(t)
 		u.steady("db1")
 		l := leadsOver(u)
 		u.leading.Store(l)
 		set := u.settings()
-		set.FailAfter = 500 * time.Millisecond // longer than the tries take
+		set.FailAfter = 500 * time.Millisecond
 		pe, other := u.peers.known["db2"], u.peers.known["db3"]
 		tell := func(agent, server int) {
 			u.peers.mu.Lock()
@@ -46,21 +47,80 @@ func TestLossIsToldWhenItBecomesEvidence(t *testing.T) {
 		}
 		tell(enoughTries, enoughTries)
 		await(t, c.what+": the leader is told", func() bool { return kicked(l.wake) })
-		if young := now()-begun < set.FailAfter; young && c.young {
-			t.Errorf("%s: told after %v, its age is evidence after %v", c.what, now()-begun, set.FailAfter)
+		if took := now() - begun; c.reached == 0 && took < set.FailAfter {
+			t.Errorf("%s: told after %v, its age is evidence after %v", c.what, took, set.FailAfter)
 		}
-		if !kicked(other.kick) {
-			t.Errorf("%s: the others are not told", c.what)
-		}
+		await(t, c.what+": the others are told", func() bool { return kicked(other.kick) })
 		tell(enoughTries+1, enoughTries+1)
-		if !pe.told {
-			t.Fatalf("%s: what was told is forgotten", c.what)
+		wait(t.Context(), 20*time.Millisecond) // it would be told after one
+		if kicked(l.wake) || kicked(other.kick) {
+			t.Errorf("%s: told twice", c.what)
 		}
 		tell(0, 0)
-		if pe.told {
-			t.Errorf("%s: it is back, and its next loss would not be told", c.what)
-		}
+		tell(enoughTries, enoughTries)
+		await(t, c.what+": its next loss is told", func() bool { return kicked(l.wake) })
 		u.leading.Store(nil)
+	}
+}
+
+// TestLossOfOneThatIsBackIsNotTold, nor are its connections cut.
+func TestLossOfOneThatIsBackIsNotTold(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	l := leadsOver(u)
+	u.leading.Store(l)
+	defer u.leading.Store(nil)
+	set := u.settings()
+	set.FailAfter = 50 * time.Millisecond
+	pe := u.peers.known["db2"]
+	pe.lastAgent, pe.lastServer = now(), now()
+	pe.noAgent, pe.noServer = enoughTries, enoughTries
+	u.peers.tellLoss(pe, set)
+	u.peers.received("db2", fsm.Observation{}) // proves nothing
+	u.peers.mu.Lock()
+	u.peers.contact(pe, fsm.Observation{Node: "db2", Run: "r", Sequence: 1, Server: fsm.ServerStatus{State: fsm.ServerUp}})
+	u.peers.mu.Unlock()
+	kicked(l.wake) // that it is back is news
+	wait(t.Context(), 2*set.FailAfter)
+	if kicked(l.wake) || u.host.count("SeverPeer") != 0 {
+		t.Error("told")
+	}
+}
+
+// TestLostWitnessIsTold: it has no mysqld that could answer.
+func TestLostWitnessIsTold(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	l := leadsOver(u)
+	u.leading.Store(l)
+	defer u.leading.Store(nil)
+	pe := u.peers.known["db3"]
+	pe.member.Role = fsm.RoleWitness
+	pe.noAgent, pe.lastAgent, pe.lastServer = enoughTries, now()-time.Hour, now()-time.Hour
+	u.peers.tellLoss(pe, u.settings())
+	await(t, "the leader is told", func() bool { return kicked(l.wake) })
+	for i := range u.cfg.Peers {
+		if u.cfg.Peers[i].ID == "db3" {
+			u.cfg.Peers[i].Role = fsm.RoleWitness
+		}
+	}
+	obs := fsm.Observation{Sights: []fsm.Sight{{Node: "db3", AgentAge: time.Hour}}}
+	if got := u.peers.lostTo(obs); len(got) != 1 {
+		t.Errorf("lost to it: %v", got)
+	}
+}
+
+// TestLookTellsALoss, when enough have failed.
+func TestLookTellsALoss(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	u.silence("db2")
+	pe := u.peers.known["db2"]
+	for range enoughTries {
+		u.peers.look(u.short(), pe, u.settings())
+	}
+	if !pe.told {
+		t.Error("not told")
 	}
 }
 

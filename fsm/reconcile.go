@@ -23,7 +23,7 @@ type Local struct {
 	FailedIndex  uint64 // index of the restart order whose start failed
 	Server       ServerStatus
 	FollowsRight bool     // its source is the one it should have: State.SourceOf
-	SourceUp     bool     // the present primary says that its mysqld runs
+	SourceUp     bool     // the node that it should replicate from says that its mysqld runs
 	Reconnected  bool     // its receiver was made to connect once since that run of the source's mysqld was seen
 	Blocked      []NodeID // nodes with which replication traffic is blocked here
 	Confirmed    []NodeID // outsiders whose own hbd has confirmed that their semi-sync is off, since they are outside

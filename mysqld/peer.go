@@ -24,12 +24,19 @@ type process struct {
 // errNoProcess is returned when a process is gone, or dead and not yet reaped.
 var errNoProcess = errors.New("no such process")
 
+// errUnseen is returned where a process is not to be seen: over TCP, in another pid
+// namespace, behind a /proc that hides those of others.
+var errUnseen = errors.New("the process is not to be seen")
+
 // readProcess looks a process up. A zombie counts as gone: it runs nothing.
 func readProcess(pid int) (process, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 			return process{}, errNoProcess
+		}
+		if errors.Is(err, os.ErrPermission) {
+			return process{}, errUnseen
 		}
 		return process{}, fmt.Errorf("reading process %d: %w", pid, err)
 	}
@@ -56,10 +63,14 @@ func readProcess(pid int) (process, error) {
 // incarnation names it for all times.
 func (p process) incarnation() string { return fmt.Sprintf("%s/%d-%d", bootID(), p.PID, p.Start) }
 
-// alive reports whether this very process still runs.
+// alive reports whether this very process still runs, as far as can be seen: one
+// that cannot be looked at (no file descriptor left) is not gone for that.
 func (p process) alive() bool {
 	now, err := readProcess(p.PID)
-	return err == nil && now == p
+	if err != nil {
+		return p.PID != 0 && !errors.Is(err, errNoProcess)
+	}
+	return now == p
 }
 
 // bootID is the kernel's id of this boot; empty where it cannot be read.
@@ -85,16 +96,16 @@ type peerTracker struct {
 	look func(net.Conn) (process, error) // nil is peerProcess
 }
 
-// note looks at the other end of a connection. A process that is not to be seen (over
-// TCP, in another pid namespace) is none. One that could not be looked at this time is
-// an error: the connection must not be taken for one to the process before it.
+// note looks at the other end of a connection. A process that is not to be seen is
+// none. One that could not be looked at this time, or has just ended, is an error: the
+// connection must not be taken for one to the process before it.
 func (t *peerTracker) note(conn net.Conn) error {
 	look := t.look
 	if look == nil {
 		look = peerProcess
 	}
 	p, err := look(conn)
-	if err != nil && !errors.Is(err, errNoProcess) {
+	if err != nil && !errors.Is(err, errUnseen) {
 		return err
 	}
 	t.mu.Lock()
@@ -111,11 +122,11 @@ func (t *peerTracker) current() process {
 }
 
 // peerProcess is the process that listens at the other end of a unix socket;
-// errNoProcess of any other connection, and where it cannot be seen.
+// errUnseen where it cannot be seen.
 func peerProcess(conn net.Conn) (process, error) {
 	u, ok := conn.(*net.UnixConn)
 	if !ok {
-		return process{}, errNoProcess
+		return process{}, errUnseen
 	}
 	raw, err := u.SyscallConn()
 	if err != nil {
@@ -132,7 +143,7 @@ func peerProcess(conn net.Conn) (process, error) {
 		return process{}, fmt.Errorf("reading the peer of a socket: %w", credErr)
 	}
 	if cred.Pid <= 0 {
-		return process{}, errNoProcess // another pid namespace
+		return process{}, errUnseen // another pid namespace
 	}
 	return readProcess(int(cred.Pid))
 }

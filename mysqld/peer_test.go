@@ -43,7 +43,7 @@ func TestPeerThatCannotBeLookedAtIsNotTheOneBefore(t *testing.T) {
 	if got := s.peer.current(); got != own {
 		t.Errorf("a connection that was not made changed it to %+v", got)
 	}
-	s.peer.look = func(net.Conn) (process, error) { return process{}, errNoProcess }
+	s.peer.look = func(net.Conn) (process, error) { return process{}, errUnseen }
 	if err := dial(); err != nil || s.peer.current() != (process{}) {
 		t.Errorf("%+v answers, which is not to be seen: %v", s.peer.current(), err)
 	}

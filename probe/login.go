@@ -26,13 +26,19 @@ type Account struct {
 	TLS *tls.Config
 }
 
+// Reacher asks servers on other hosts for a sign of life.
+type Reacher struct {
+	Login Account // a witness has none: being refused is an answer
+	Log   *slog.Logger
+}
+
 // Reach logs in to the server at host:port and out again, so that the server counts no aborted connection and never
 // blocks this host for them. It returns nil when the server answered, be it with a refusal: wrong password and "too
 // many connections" are answers. It returns an error when nobody listens, nothing comes back before ctx ends, the
 // connection breaks, or the server is shutting down.
-func (p *Prober) Reach(ctx context.Context, host string, port uint16) error {
+func (r Reacher) Reach(ctx context.Context, host string, port uint16) error {
 	addr := net.JoinHostPort(host, strconv.Itoa(int(port)))
-	err := p.login(ctx, "tcp", addr)
+	err := r.login(ctx, "tcp", addr)
 	switch reply(err) {
 	case replyStatus, replyError:
 		return nil
@@ -41,8 +47,13 @@ func (p *Prober) Reach(ctx context.Context, host string, port uint16) error {
 	}
 }
 
+// Reach is Reacher.Reach with the prober's own account.
+func (p *Prober) Reach(ctx context.Context, host string, port uint16) error {
+	return Reacher{p.cfg.Login, p.log}.Reach(ctx, host, port)
+}
+
 // login connects, logs in, asks for a sign of life and logs out.
-func (p *Prober) login(ctx context.Context, network, addr string) error {
+func (r Reacher) login(ctx context.Context, network, addr string) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, reachTimeout)
@@ -50,12 +61,12 @@ func (p *Prober) login(ctx context.Context, network, addr string) error {
 	}
 	var spoke atomic.Bool
 	c := mysql.NewConfig()
-	c.User, c.Passwd = p.cfg.Login.User, p.cfg.Login.Password
+	c.User, c.Passwd = r.Login.User, r.Login.Password
 	c.Net, c.Addr = network, addr
 	if network != "unix" {
-		c.TLS = p.cfg.Login.TLS
+		c.TLS = r.Login.TLS
 	}
-	c.Logger = driverLogger{p.log}
+	c.Logger = driverLogger{r.Log}
 	c.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		var d net.Dialer
 		conn, err := d.DialContext(ctx, network, addr)

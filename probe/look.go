@@ -133,7 +133,7 @@ func (p *Prober) keepLooking(r reading, now time.Time) {
 func (p *Prober) tryLogin() error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.limit)
 	defer cancel()
-	return p.login(ctx, "unix", p.cfg.Socket)
+	return Reacher{p.cfg.Login, p.log}.login(ctx, "unix", p.cfg.Socket)
 }
 
 // reportDisk logs when the disk can no longer be tried, or can again.

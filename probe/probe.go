@@ -92,7 +92,7 @@ type view struct {
 	became     time.Time // newest change taken over without a look: older looks are of before
 	silent     time.Time // beginning of the silence, zero while it answers or refuses
 	connecting time.Time // since when the receiver tries to connect
-	receiver   uint64    // its number
+	receiver   uint64    // the number of the receiver that connecting is about
 	waiting    time.Time // beginning of a wait of commits without progress
 	dirs       []string  // where the server writes
 	epochAt    string    // run and position at which the newest epoch row was read

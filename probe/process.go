@@ -2,11 +2,14 @@ package probe
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 )
 
 // processView is what the kernel says of the server's process.
@@ -23,13 +26,18 @@ type stat struct {
 	start uint64 // field 22: clock ticks from boot to its start
 }
 
-// readStat reads a process; false if there is none. A zombie runs nothing and counts as none.
-func readStat(pid int) (stat, bool) {
+// readStat reads a process; false if there is none. A zombie runs nothing and counts as none. That it could not be read, as without a file descriptor
+// left, does not say that it is gone.
+func readStat(pid int) (stat, bool, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return stat{}, false
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ESRCH):
+		return stat{}, false, nil
+	case err != nil:
+		return stat{}, false, err
 	}
-	return parseStat(raw)
+	s, there := parseStat(raw)
+	return s, there, nil
 }
 
 // parseStat reads from behind the command, which stands in parentheses and may hold anything.
@@ -85,7 +93,10 @@ func viewRun(run string) processView {
 
 // viewPID looks at a process; start 0 accepts any that has the number.
 func viewPID(pid int, start uint64) processView {
-	s, ok := readStat(pid)
+	s, ok, err := readStat(pid)
+	if err != nil {
+		return processView{}
+	}
 	if !ok || (start != 0 && s.start != start) {
 		return processView{gone: true}
 	}

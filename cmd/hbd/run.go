@@ -15,6 +15,7 @@ import (
 	"github.com/highbase/highbase/cluster/httpd"
 	"github.com/highbase/highbase/cluster/raftnode"
 	"github.com/highbase/highbase/fsm"
+	"github.com/highbase/highbase/probe"
 )
 
 const (
@@ -69,6 +70,7 @@ func (d *daemon) open(p priority) error {
 		return err
 	}
 	cfg := d.clusterConfig()
+	cfg.Reach = probe.Reacher{Log: d.log.With("part", "probe")}.Reach
 	if !c.isWitness() {
 		var err error
 		a := newAttention(c.Settings.Ping, cfg.UntilBeat)
@@ -77,6 +79,7 @@ func (d *daemon) open(p priority) error {
 			return err
 		}
 		cfg.Server, cfg.Prober, cfg.Database = c.Server.Dialect, d.host.prober, d.host.database
+		cfg.Reach = d.host.prober.Reach
 		cfg.Service, cfg.Addresser, cfg.Clients = service{d.host.service}, d.host.addresses, d.host.addresses
 		cfg.Rebuilder = d.host.rebuilder
 	}
