@@ -3,10 +3,13 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
+	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -127,6 +130,33 @@ func (s *scenario) rewound(node string) {
 	if n := s.metric(node, "highbase_rewinds_total"); n != 1 {
 		s.Errorf("%s follows after %v rewinds, want one", node, n)
 	}
+	if s.keptTails(node) == 0 {
+		s.Errorf("%s does not say where it saved the tail that it rolled back", node)
+	}
+}
+
+var keptTail = regexp.MustCompile(`tail saved before the rewind".* file=(\S+)`)
+
+// keptTails demands that each tail which a node rolled back is still in its file, with a list for people beside it, and counts them.
+func (s *scenario) keptTails(node string) int {
+	s.Helper()
+	log, err := os.ReadFile(s.host(node).Log)
+	if err != nil {
+		s.Fatal(err)
+	}
+	all := keptTail.FindAllSubmatch(log, -1)
+	for _, found := range all {
+		file := string(found[1])
+		if raw, err := os.ReadFile(file); err != nil || !bytes.HasPrefix(raw, []byte("\xfebin")) {
+			s.Errorf("the tail that %s rolled back is no binary log: %d bytes, %v", node, len(raw), err)
+		}
+		list, err := os.ReadFile(file + ".txt")
+		_, rows, _ := strings.Cut(string(list), "where\n")
+		if err != nil || len(strings.Fields(rows)) < 6 { // transaction, kind, bytes, FILE at OFFSET
+			s.Errorf("the list of what %s rolled back: %v\n%s", node, err, list)
+		}
+	}
+	return len(all)
 }
 
 func nodeIn(st api.Status, id string) api.Node {

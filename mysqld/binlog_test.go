@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/highbase/highbase/fsm/gtid"
@@ -94,9 +96,11 @@ func TestMySQLTailIsCut(t *testing.T) {
 	if err := tail.Rewindable(); err != nil {
 		t.Fatal(err)
 	}
-	if err := tail.Save(filepath.Join(t.TempDir(), "tail")); err != nil {
+	saved, err := tail.Save(t.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
 		t.Fatal(err)
 	}
+	listed(t, saved, tail.Groups)
 	if err := tail.Cut(); err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +109,44 @@ func TestMySQLTailIsCut(t *testing.T) {
 	}
 	if err := tail.Cut(); !errors.Is(err, ErrNotRewindable) {
 		t.Fatalf("cutting a file that is not as it was read: %v", err)
+	}
+}
+
+// TestTailIsSavedWithoutItsList: the bytes count, the list is a help.
+func TestTailIsSavedWithoutItsList(t *testing.T) {
+	t.Parallel()
+	file := newLogFile()
+	file.mysqlRows(1)
+	file.mysqlRows(2)
+	tail, err := ReadTail("mysql", mysqlLogs(t, file), testUUIDText+":1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	path := savedPath(dir, "", tail.GTIDs(), tail.Size-tail.Offset)
+	if err := os.Mkdir(listPath(path), 0o700); err != nil { // in the way of the list
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	saved, err := tail.Save(dir, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil || saved != path {
+		t.Fatalf("saved as %q: %v", saved, err)
+	}
+	if info, err := os.Stat(saved); err != nil || info.Size() <= tail.Size-tail.Offset {
+		t.Errorf("the saved tail: %v, %v", info, err)
+	}
+	if !strings.Contains(log.String(), "list of what is in it could not be written") {
+		t.Errorf("the log does not tell that the list is missing: %s", log.String())
+	}
+
+	if err := os.Mkdir(path+".part", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(path+".part", "x"), nil, 0o600); err != nil { // in the way of the bytes
+		t.Fatal(err)
+	}
+	if saved, err := tail.Save(dir, slog.New(slog.DiscardHandler)); err == nil || saved != "" {
+		t.Errorf("a tail that could not be written is saved as %q", saved)
 	}
 }
 

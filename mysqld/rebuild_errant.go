@@ -1,13 +1,9 @@
 package mysqld
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/highbase/highbase/fsm/gtid"
 )
@@ -84,8 +80,7 @@ func (e Errant) Save(dir string) (string, error) {
 		return "", nil
 	}
 	gtids := e.GTIDs()
-	name := strings.NewReplacer(":", "_", "/", "_").Replace("errant_" + gtids[0] + "_to_" + gtids[len(gtids)-1])
-	path := filepath.Join(dir, fmt.Sprintf("%s_%d.binlog", name, len(gtids)))
+	path := savedPath(dir, "errant_", gtids, int64(len(gtids)))
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
@@ -99,25 +94,10 @@ func (e Errant) save(dir, path string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := writeSynced(path+".txt", []byte(e.list())); err != nil {
+	if err := writeSynced(listPath(path), []byte(listOf(e.Groups, "that this server executed and the primary never had."))); err != nil {
 		return err
 	}
-	part := path + ".part"
-	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	out, err := os.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	err = e.copyTo(out)
-	if err := errors.Join(err, out.Sync(), out.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(part, path); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	return saveWhole(path, e.copyTo)
 }
 
 // copyTo writes one file's beginning and then every transaction as it stands.
@@ -129,11 +109,7 @@ func (e Errant) copyTo(out io.Writer) error {
 			return err
 		}
 		if !begun {
-			var size int64
-			if size, err = preambleSize(in); err == nil {
-				_, err = io.Copy(out, io.NewSectionReader(in, 0, size))
-			}
-			begun = true
+			err, begun = copyPreamble(out, in), true
 		}
 		if err == nil {
 			_, err = io.Copy(out, io.NewSectionReader(in, g.Offset, g.End-g.Offset))
@@ -144,16 +120,4 @@ func (e Errant) copyTo(out io.Writer) error {
 		}
 	}
 	return nil
-}
-
-// list is the list for people.
-func (e Errant) list() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d transactions that this server executed and the primary never had.\n", len(e.Groups))
-	fmt.Fprintf(&b, "The file beside this one holds them: mariadb-binlog --verbose FILE (mysqlbinlog --verbose on MySQL) shows the rows.\n\n")
-	fmt.Fprintf(&b, "%-40s %-6s %10s  %s\n", "transaction", "kind", "bytes", "where")
-	for _, g := range e.Groups {
-		fmt.Fprintf(&b, "%-40s %-6s %10d  %s at %d\n", g.GTID, g.Kind, g.End-g.Offset, filepath.Base(g.File), g.Offset)
-	}
-	return b.String()
 }

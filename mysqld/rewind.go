@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,61 +133,43 @@ func (t Tail) Rewindable() error {
 	return nil
 }
 
-// Save writes the raw tail to a file that the servers' tools read: the file's
-// beginning up to its first transaction (magic number and format description)
-// and then every byte of the tail. It is on disk when Save returns, and never
-// overwrites. An empty tail saves nothing.
-func (t Tail) Save(path string) error {
+// Save writes the raw tail to a file in dir that mysqlbinlog (mariadb-binlog)
+// reads: the log's beginning (magic number and format description) and then
+// every byte of the tail. It is on disk when Save returns. Beside it, with .txt,
+// stands a list for people. The bytes are what must not be lost: that the list
+// could not be written is logged, and no reason to leave a node out. An empty
+// tail saves nothing.
+func (t Tail) Save(dir string, log *slog.Logger) (string, error) {
 	if t.Empty() {
-		return nil
+		return "", nil
 	}
-	if err := t.save(path); err != nil {
-		return fmt.Errorf("saving the tail of %s: %w", t.File, err)
+	path := savedPath(dir, "", t.GTIDs(), t.Size-t.Offset)
+	if err := t.save(dir, path); err != nil {
+		return "", fmt.Errorf("saving the tail of %s: %w", t.File, err)
 	}
-	return nil
+	list := listOf(t.Groups, "that this server logged as the primary and nobody acknowledged. The rewind takes them back.")
+	if err := errors.Join(writeSynced(listPath(path), []byte(list)), syncDir(dir)); err != nil {
+		log.Warn("the tail is saved, and the list of what is in it could not be written", "file", path, "error", err)
+	}
+	return path, nil
 }
 
-func (t Tail) save(path string) error {
+func (t Tail) save(dir, path string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
 	in, err := os.Open(t.File)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	preamble, err := preambleSize(in)
-	if err != nil {
+	return saveWhole(path, func(out io.Writer) error {
+		if err := copyPreamble(out, in); err != nil {
+			return err
+		}
+		_, err := io.Copy(out, io.NewSectionReader(in, t.Offset, t.Size-t.Offset))
 		return err
-	}
-	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	if _, err := io.Copy(out, io.NewSectionReader(in, 0, preamble)); err != nil {
-		return err
-	}
-	if _, err := io.Copy(out, io.NewSectionReader(in, t.Offset, t.Size-t.Offset)); err != nil {
-		return err
-	}
-	if err := out.Sync(); err != nil {
-		return err
-	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
-		return err
-	}
-	return out.Close()
-}
-
-// preambleSize is where the format description ends.
-func preambleSize(in *os.File) (int64, error) {
-	reader, err := newBinlogReader(io.NewSectionReader(in, 0, 1<<20))
-	if err != nil {
-		return 0, err
-	}
-	first, err := reader.next()
-	if err != nil {
-		return 0, err
-	}
-	return first.End, nil
+	})
 }
 
 // Cut truncates the file where the tail begins, so that MySQL's recovery rolls

@@ -3,9 +3,12 @@ package mysqld
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -58,6 +61,42 @@ func (k *kind) binlogReader(t *testing.T) string {
 	return path
 }
 
+func (n *node) saved(tail Tail, dir string) string {
+	n.t.Helper()
+	path, err := tail.Save(dir, slog.New(slog.NewTextHandler(testWriter{n.t}, nil)))
+	n.must(err)
+	return path
+}
+
+// readable demands that the server's own tool finds these words in a saved file.
+func (k *kind) readable(t *testing.T, saved string, words ...string) {
+	t.Helper()
+	text, err := exec.Command(k.binlogReader(t), "--verbose", saved).CombinedOutput()
+	for _, word := range words {
+		if err != nil || !strings.Contains(string(text), word) {
+			t.Fatalf("the saved transactions cannot be read, or lack %s: %v\n%s", word, err, text)
+		}
+	}
+}
+
+// listed demands a line for each transaction in the list beside a saved file.
+func listed(t *testing.T, saved string, groups []Group) {
+	t.Helper()
+	raw, err := os.ReadFile(saved + ".txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(raw), "\n")
+	for _, g := range groups {
+		if !slices.ContainsFunc(lines, func(line string) bool {
+			words := strings.Fields(line)
+			return len(words) > 3 && words[0] == g.GTID && words[1] == string(g.Kind) && words[2] == strconv.FormatInt(g.End-g.Offset, 10)
+		}) {
+			t.Errorf("%s is not listed:\n%s", g.GTID, raw)
+		}
+	}
+}
+
 // rewind starts the server so that the tail is gone, as each server wants it.
 func (n *node) rewind(tail Tail) {
 	n.t.Helper()
@@ -81,15 +120,13 @@ func testRewind(t *testing.T, k *kind) {
 		t.Fatalf("tail %+v", tail)
 	}
 	old.must(tail.Rewindable())
-	saved := filepath.Join(old.dir, "tail")
-	old.must(tail.Save(saved))
-	if err := tail.Save(saved); !errors.Is(err, os.ErrExist) {
-		t.Fatalf("saving over a saved tail: %v", err)
+	dir := filepath.Join(old.dir, "kept")
+	saved := old.saved(tail, dir)
+	if again := old.saved(tail, dir); again != saved { // a rewind that is tried again
+		t.Fatalf("saved again as %s, before as %s", again, saved)
 	}
-	text, err := exec.Command(k.binlogReader(t), "--verbose", saved).CombinedOutput()
-	if err != nil || !strings.Contains(string(text), "'lost too'") {
-		t.Fatalf("the saved tail cannot be read: %v\n%s", err, text)
-	}
+	k.readable(t, saved, "'lost too'")
+	listed(t, saved, tail.Groups)
 
 	old.rewind(tail)
 	if got := old.status().Executed; got != base {

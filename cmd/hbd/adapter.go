@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/highbase/highbase/cluster"
 	"github.com/highbase/highbase/cluster/identity"
@@ -66,6 +63,7 @@ type database struct {
 	addresses *addresser
 	dialect   string
 	tails     string // directory of saved tails
+	log       *slog.Logger
 }
 
 // SetReadOnly implements cluster.Database, as do the others.
@@ -274,21 +272,8 @@ func (d *database) PrepareRewind(ctx context.Context, history string) (saved str
 	if err := tail.Rewindable(); err != nil {
 		return "", fmt.Errorf("%w: %w", cluster.ErrNotRewindable, err)
 	}
-	if err := os.MkdirAll(d.tails, 0o700); err != nil {
-		return "", fmt.Errorf("making the directory of saved tails: %w", err)
-	}
-	// Named by what is in it: an attempt that is repeated must not fill the disk with copies.
-	gtids := tail.GTIDs()
-	saved = filepath.Join(d.tails, strings.NewReplacer(":", "_", "/", "_").Replace(gtids[0]+"_to_"+gtids[len(gtids)-1])+fmt.Sprintf("_%d", tail.Size-tail.Offset)+".binlog")
-	part := saved + ".part"
-	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("removing a half-saved tail: %w", err)
-	}
-	if err := tail.Save(part); err != nil {
+	if saved, err = tail.Save(d.tails, d.log); err != nil {
 		return "", err
-	}
-	if err := os.Rename(part, saved); err != nil {
-		return "", fmt.Errorf("naming the saved tail: %w", err)
 	}
 	if d.dialect == dialectMySQL {
 		return saved, tail.Cut()

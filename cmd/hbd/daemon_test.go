@@ -259,7 +259,7 @@ func TestRewindIsRefusedWithoutItsConditions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &database{server: watched{files: files}, dialect: dialectMariaDB, tails: t.TempDir()}
+	d := &database{server: watched{files: files}, dialect: dialectMariaDB, tails: t.TempDir(), log: slog.New(slog.DiscardHandler)}
 	for _, c := range []struct {
 		what    string
 		running bool

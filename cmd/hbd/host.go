@@ -74,7 +74,8 @@ func (h *host) open(c *config, log *slog.Logger, p priority, files *identity.Dur
 	if !h.addresses.KernelGate() {
 		log.Error("no kernel gate on this host: if hbd freezes, its lease does not end by itself (needs nftables and CAP_NET_ADMIN)")
 	}
-	h.database = &database{server: server, service: h.service, addresses: h.addresses, dialect: c.Server.Dialect, tails: filepath.Join(c.DataDir, "tails")}
+	h.database = &database{server: server, service: h.service, addresses: h.addresses, dialect: c.Server.Dialect,
+		tails: filepath.Join(c.DataDir, "tails"), log: log.With("part", "rewind")}
 	h.rebuilder = newRebuilder(c, h, log.With("part", "rebuild"), p)
 	return nil
 }
