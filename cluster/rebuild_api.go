@@ -133,8 +133,10 @@ func rebuildOf(st fsm.State, obs fsm.Observation) *api.Rebuild {
 	}
 	if s := obs.Rebuild.Elapsed.Seconds(); s > 0 && out.Bytes > 0 {
 		out.Rate = float64(out.Bytes) / s
-		left := float64(max(0, out.Size-out.Bytes)) / out.Rate
-		out.LeftSeconds = &left
+		if out.Size > out.Bytes { // else the size is not known, or was too low a guess: "0 s left" would be another
+			left := float64(out.Size-out.Bytes) / out.Rate
+			out.LeftSeconds = &left
+		}
 	}
 	return out
 }

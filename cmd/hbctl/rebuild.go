@@ -148,8 +148,11 @@ func nodeOf(st api.Status, id string) (api.Node, bool) {
 // progressLine is a rebuild in one line.
 func progressLine(r api.Rebuild) string {
 	line := fmt.Sprintf("  %-10s from %s", cell(r.Phase), cell(r.From))
-	if r.Size > 0 {
+	switch {
+	case r.Size > 0:
 		line += fmt.Sprintf("  %3.0f %%  %d of about %d MiB", r.Percent, r.Bytes>>20, r.Size>>20)
+	case r.Bytes > 0:
+		line += fmt.Sprintf("  %d MiB", r.Bytes>>20)
 	}
 	if r.Rate > 0 {
 		line += fmt.Sprintf("  %.0f MiB/s", r.Rate/(1<<20))
