@@ -83,6 +83,9 @@ func (r *rebuilds) fetch(donor fsm.NodeID, session string) func(context.Context,
 		if errors.Is(err, errCopyOver) {
 			return transfer.Chunk{}, fmt.Errorf("%w: %w", transfer.ErrSource, err)
 		}
+		if err != nil && ctx.Err() != context.Canceled { // else this end gave it up
+			r.n.stats.note(r.n.log, "the link to the donor of a copy is broken; asking for the same bytes again", err)
+		}
 		return transfer.Chunk{Offset: head.Offset, Data: data, CRC: head.CRC, End: head.End}, err
 	}
 }

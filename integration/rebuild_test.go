@@ -104,6 +104,59 @@ func TestRebuildLosesItsDonor(t *testing.T) {
 	})
 }
 
+// TestRebuildOverABrokenLink: the receiver is cut off in the middle of its copy for longer than a chunk may take. Afterwards it goes on from where it was.
+func TestRebuildOverABrokenLink(t *testing.T) {
+	needsBackupTool(t)
+	if server() == "mysql" {
+		t.Skip("skipping on mysql: a CLONE whose link breaks is the server's own matter")
+	}
+	g := newGroup(t, sandbox.Options{Settings: map[string]string{"rebuild_rate": "1000000"}})
+	g.run(t, "receiver cut off and healed", func(s *scenario) {
+		victim := s.others(s.primary())[0]
+		s.errs(victim)
+		var before api.Rebuild
+		s.await("a copy on its way", func(st api.Status) bool {
+			n := nodeIn(st, victim)
+			if n.Rebuild != nil {
+				before = *n.Rebuild
+			}
+			return before.Phase == "receiving" && before.Bytes > before.Size/10
+		})
+		s.fault("cut", victim)
+		s.awaitLog(victim, "the link to the donor of a copy is broken")
+		s.fault("heal", victim)
+		lowest := before.Bytes // the rest may come at once: its donor has read on
+		s.await(victim+" to follow on its copy", func(st api.Status) bool {
+			n := nodeIn(st, victim)
+			if n.Rebuild != nil && n.Rebuild.Phase == "receiving" {
+				lowest = min(lowest, n.Rebuild.Bytes)
+			}
+			return n.Rebuild == nil && n.Role == api.RoleReplica
+		})
+		if lowest < before.Bytes {
+			s.Errorf("%d bytes had come when the link broke, and then %d: it began anew", before.Bytes, lowest)
+		}
+		log := tail(s.host(victim).Log, 5000)
+		if n := strings.Count(log, "receiving a copy"); n != 1 {
+			s.Errorf("%s began to take in a copy %d times, want one", victim, n)
+		}
+		s.Logf("cut off with %d of %d bytes from %s", before.Bytes, before.Size, before.From)
+	})
+}
+
+// awaitLog waits for words in the log of a host's hbd.
+func (s *scenario) awaitLog(host, words string) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	err := Await(ctx, fmt.Sprintf("%q in the log of %s", words, host), func(context.Context) (bool, string) {
+		return strings.Contains(tail(s.host(host).Log, 5000), words), ""
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
 // rebuilt waits until a node has been seen on its way and follows again, and for the reason that counts.
 func (s *scenario) rebuilt(node, cause string) {
 	s.Helper()
