@@ -221,12 +221,7 @@ func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) (told 
 	if plugin["status"] != "ACTIVE" {
 		return false, fmt.Errorf("%w: the plugin clone is not loaded; hbd loads it at every start it makes: restart the server through hbd", ErrUnsupported)
 	}
-	// In MiB per second, 0 for no limit.
-	limit := m.Rate >> 20
-	if m.Rate > 0 && limit == 0 {
-		limit = 1
-	}
-	donor := m.donor()
+	limit, donor := mibPerSecond(m.Rate), m.donor()
 	if err := s.fallSilent(ctx); err != nil {
 		return false, fmt.Errorf("before a clone: %w", err)
 	}
@@ -265,6 +260,15 @@ func (s *Server) clone(ctx context.Context, m rebuildMark, silent func()) (told 
 		return false, fmt.Errorf("cloning from %s: a clone is under way already: %w", donor, err)
 	}
 	return false, fmt.Errorf("%w: cloning from %s: %w", ErrBackup, donor, err)
+}
+
+// mibPerSecond is a rate in bytes as the server wants it. 0 is no limit, so the least
+// that limits is 1.
+func mibPerSecond(rate int64) int64 {
+	if rate <= 0 {
+		return 0
+	}
+	return max(1, rate>>20)
 }
 
 // cloned reports whether the server's last clone began at or after a time (at any if

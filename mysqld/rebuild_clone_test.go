@@ -110,6 +110,15 @@ func cloneIntoAnEmptyHost(t *testing.T, primary, empty *node, crashes bool) {
 	empty.must(empty.rebuild().Finish())
 }
 
+func TestRateOfAClone(t *testing.T) {
+	t.Parallel()
+	for rate, want := range map[int64]int64{0: 0, -1: 0, 1: 1, 1<<20 - 1: 1, 1 << 20: 1, 5<<20 + 1: 5} {
+		if got := mibPerSecond(rate); got != want {
+			t.Errorf("%d bytes per second are %d MiB, want %d", rate, got, want)
+		}
+	}
+}
+
 // TestCloneThatIsRefused leaves the data as it is, and says why.
 func TestCloneThatIsRefused(t *testing.T) {
 	eachServer(t, func(t *testing.T, k *kind) {
@@ -141,6 +150,7 @@ func half(t *testing.T, k *kind, end func(*testing.T, *node, context.CancelFunc)
 	primary, donor, victim := errantReplica(t, k)
 	ctx := testContext(t)
 	in := cloneFrom(donor)
+	in.Rate = 100<<20 + 1
 	way := newValve(t, donor, 4<<20) // no limit of the rate holds up the first tenth of a second, in which a fast machine may be through
 	in.Port = way.port()
 	victim.must(victim.rebuild().Receive(ctx, in))
@@ -155,6 +165,9 @@ func half(t *testing.T, k *kind, end func(*testing.T, *node, context.CancelFunc)
 	}
 	if _, _, ok := victim.CloneProgress(ctx); !ok {
 		t.Fatal("no clone is under way")
+	}
+	if limit, err := row(ctx, victim.boss, "SELECT @@GLOBAL.clone_max_data_bandwidth AS mib"); err != nil || limit["mib"] != "100" {
+		t.Errorf("it clones with a limit of %q MiB per second, and was told 100: %v", limit["mib"], err)
 	}
 	end(t, victim, cut)
 	return primary, victim, <-placed
