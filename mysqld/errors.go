@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"syscall"
 
 	"github.com/go-sql-driver/mysql"
@@ -147,11 +146,6 @@ func Classify(err error) Fault {
 func classifyServerError(e *mysql.MySQLError) Fault {
 	if f, ok := faultByNumber[e.Number]; ok {
 		return f
-	}
-	// A full disk also comes inside other errors ("Error writing file ...
-	// (Errcode: 28 ...)", "Got error 28 from storage engine").
-	if strings.Contains(e.Message, "rrcode: 28") || strings.Contains(e.Message, "rror: 28 ") || strings.Contains(e.Message, "error 28 ") {
-		return FaultDiskFull
 	}
 	return FaultOther
 }
