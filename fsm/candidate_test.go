@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -377,6 +378,30 @@ func TestPassesSoon(t *testing.T) {
 		if i := slices.IndexFunc(gates, func(g Verdict) bool { return !g.OK }); (i >= 0 && PassesSoon(gates[i])) != k.soon {
 			t.Errorf("soon is not %t with %v", k.soon, gates)
 		}
+	}
+}
+
+// TestReserveIsNoCandidate: whom the full set has no place for is told so and not made to wait; a place that becomes free is waited for.
+func TestReserveIsNoCandidate(t *testing.T) {
+	c := steady(t, data("db1", "db2", "db3", "db4")...)
+	reserve := NodeID("db4")
+	if _, in := c.s.Sync.Member(reserve); in || len(c.s.Sync.Members) != c.s.setLimit() {
+		t.Fatalf("%s was to be the one left over: %+v", reserve, c.s.Sync)
+	}
+	refused := func() (out []Verdict) {
+		for _, g := range SwitchoverGates(c.s, c.view(), reserve) {
+			if !g.OK {
+				out = append(out, g)
+			}
+		}
+		return out
+	}
+	if got := refused(); len(got) != 1 || got[0].Rule != "candidate.reserve" || PassesSoon(got[0]) || !strings.Contains(got[0].Why, "db2, db3") {
+		t.Errorf("refused by %v", got)
+	}
+	c.obs["db3"].Server.State = ServerDown
+	if got := refused(); len(got) != 1 || got[0].Rule != "candidate.in-sync" || !PassesSoon(got[0]) {
+		t.Errorf("with a place that becomes free: refused by %v", got)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/highbase/highbase/fsm/gtid"
@@ -203,7 +204,11 @@ func SwitchoverGates(s State, v View, to NodeID) []Verdict {
 	gate("candidate.server-up", n.Obs.Server.State == ServerUp, string(n.Obs.Server.State), string(ServerUp), "its mysqld does not serve")
 	gate("candidate.follows", n.Obs.Standing == StandingReplica, string(n.Obs.Standing), string(StandingReplica), "it does not follow the primary: "+n.Obs.Reason)
 	sm, _ := s.Sync.Member(to)
-	gate("candidate.in-sync", sm.Incarnation != "" && sm.Incarnation == n.Obs.Incarnation, sm.Incarnation, n.Obs.Incarnation, "it has not caught up since it (re)joined")
+	if inSync := sm.Incarnation != "" && sm.Incarnation == n.Obs.Incarnation; !inSync && noPlaceFor(s, v, to) {
+		gate("candidate.reserve", false, fmt.Sprint(len(s.Sync.Members)), fmt.Sprint(s.setLimit()), "the sync set is full without it, and only a member can become primary as planned: "+memberIDs(s))
+	} else {
+		gate("candidate.in-sync", inSync, sm.Incarnation, n.Obs.Incarnation, "it has not caught up since it (re)joined")
+	}
 	lag, lagOK := "unknown", false
 	if l := n.Obs.Server.Lag; l != nil {
 		d := time.Duration(*l * float64(time.Second))
@@ -217,6 +222,22 @@ func SwitchoverGates(s State, v View, to NodeID) []Verdict {
 	gate("sync.at-rest", s.Change == nil, "", "", "a change of the sync set is being prepared")
 	gate("barrier.acknowledgeable", otherReplica(s, v, to), "", "", "no other node could acknowledge the new primary's barrier")
 	return out
+}
+
+// noPlaceFor tells whether a node stays outside the sync set however well it follows, because the set is full of others that can acknowledge.
+func noPlaceFor(s State, v View, id NodeID) bool {
+	if _, in := s.Sync.Member(id); in || len(s.Sync.Members) < s.setLimit() {
+		return false
+	}
+	return !slices.ContainsFunc(s.Sync.Members, func(m SyncMember) bool { return CannotAck(s, v, m.Node) != "" })
+}
+
+func memberIDs(s State) string {
+	var ids []string
+	for _, m := range s.Sync.Members {
+		ids = append(ids, string(m.Node))
+	}
+	return strings.Join(ids, ", ")
 }
 
 // GateUnapplied is the one gate that a candidate may yet pass by itself while the operation waits for it: it does not refuse a request.
