@@ -58,6 +58,9 @@ func (r *repairs) begin(rule string, at fsm.Instant) (attempt int, pause time.Du
 	return p.times, pause
 }
 
+// inVain are the words for damage that comes back after each repair.
+const inVain = "in vain"
+
 // heldBack says in words that a repair waits, "" when it does not.
 func (r *repairs) heldBack(rule string, at fsm.Instant) string {
 	r.mu.Lock()
@@ -66,7 +69,7 @@ func (r *repairs) heldBack(rule string, at fsm.Instant) string {
 	if p == nil || p.times < 2 || at >= p.until {
 		return ""
 	}
-	return fmt.Sprintf("repaired %d times in vain, again in %v", p.times, (p.until - at).Round(100*time.Millisecond))
+	return fmt.Sprintf("repaired %d times %s, again in %v", p.times, inVain, (p.until - at).Round(100*time.Millisecond))
 }
 
 // counts gives the attempts by rule.

@@ -132,6 +132,9 @@ func (n *Node) verdict(st fsm.State, v fsm.View, out *api.Status) {
 		}
 	}
 	out.Next = nextFor(said)
+	for _, page := range pagesOfNodes(st, v) {
+		out.Next = appendNew(out.Next, page)
+	}
 	out.Why = why
 }
 

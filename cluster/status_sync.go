@@ -111,9 +111,47 @@ func nextFor(verdicts []fsm.Verdict) []string {
 	var out []string
 	for _, v := range verdicts {
 		i := slices.IndexFunc(pages, func(p struct{ rule, next string }) bool { return strings.HasPrefix(v.Rule, p.rule) })
-		if i >= 0 && !slices.Contains(out, pages[i].next) {
-			out = append(out, pages[i].next)
+		if i >= 0 {
+			out = appendNew(out, pages[i].next)
 		}
 	}
 	return out
+}
+
+// The runbooks for what is wrong with one node.
+const (
+	pageQuarantined = "look at what it has before its data is replaced: docs/runbooks/quarantined.md"
+	pageReplication = "find out what undoes the repairs: docs/runbooks/replication-broken.md"
+	pageSettings    = "hbctl check says what to set: docs/runbooks/settings.md"
+)
+
+// pagesOfNodes lists what to do about single nodes. Damage that is being repaired for the first time needs nobody, and some problems name their own page.
+func pagesOfNodes(st fsm.State, v fsm.View) []string {
+	var out []string
+	for _, m := range st.Members {
+		nv := v.Node(m.ID)
+		if m.Role != fsm.RoleData || !nv.Known {
+			continue
+		}
+		if nv.Health != fsm.HealthFailed && m.ID != st.Primary { // what is lost said that long ago
+			switch {
+			case nv.Obs.Standing == fsm.StandingQuarantined:
+				out = appendNew(out, pageQuarantined)
+			case nv.Obs.Standing != fsm.StandingReplica && strings.Contains(nv.Obs.Reason, inVain):
+				out = appendNew(out, pageReplication)
+			}
+		}
+		ofSettings := func(problem string) bool { return !strings.Contains(problem, "docs/runbooks/") }
+		if fsm.TwinOf(st, v, m.ID) != "" || !nv.Obs.KernelGate || slices.ContainsFunc(nv.Obs.Server.Problems, ofSettings) {
+			out = appendNew(out, pageSettings)
+		}
+	}
+	return out
+}
+
+func appendNew(list []string, s string) []string {
+	if slices.Contains(list, s) {
+		return list
+	}
+	return append(list, s)
 }

@@ -113,7 +113,8 @@ func TestCareInVain(t *testing.T) {
 		s.byManager(s.primary(), "INSERT INTO highbase.conflict VALUES (1)")
 		s.await("the reason to be told", func(st api.Status) bool {
 			why := strings.Join(st.Why, "\n")
-			return strings.Contains(why, replica) && strings.Contains(why, "1062") && strings.Contains(why, "in vain")
+			return strings.Contains(why, replica) && strings.Contains(why, "1062") && strings.Contains(why, "in vain") &&
+				strings.Contains(strings.Join(st.Next, "\n"), "docs/runbooks/replication-broken.md")
 		})
 		s.rises(replica, `highbase_repairs_total{rule="care.applier-error"}`, before, 5)
 		s.unlogged(replica, "DELETE FROM highbase.conflict")

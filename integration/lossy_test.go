@@ -68,7 +68,7 @@ func TestAcceptDataLoss(t *testing.T) {
 	s.Log("the old primary keeps what it has, and stays out")
 	s.fault("start-host", old)
 	s.await(old+" to be quarantined", func(st api.Status) bool {
-		return slices.ContainsFunc(st.Nodes, func(n api.Node) bool {
+		return strings.Contains(strings.Join(st.Next, "\n"), "docs/runbooks/quarantined.md") && slices.ContainsFunc(st.Nodes, func(n api.Node) bool {
 			return n.ID == old && n.Role == api.RoleQuarantined && strings.Contains(n.Note, "accepting a loss") && !n.Writable
 		})
 	})
