@@ -64,6 +64,7 @@ func TestFiveNodes(t *testing.T) {
 	}
 	g.run(t, "the primary and a member of the set at once promotes nobody", func(s *scenario) {
 		old, gone := s.primary(), s.fullSet().Sync.Set[0]
+		s.refusedBy(s.ctl("promote", s.spare()), "candidate.reserve")
 		s.killTogether(old, gone)
 		s.servesNoMore(old)
 		s.await("the refusal to be told", func(st api.Status) bool {
