@@ -102,20 +102,28 @@ func (s *scenario) dumps(primary string) []string {
 
 const ackTable = "inet test_acks"
 
+// direction is one of a connection over which a log is sent, seen from the primary: where its packets pass, and which they are by the other end's host and port.
+type direction struct{ hook, packets string }
+
+var (
+	fromReplica = direction{"input", "ip saddr %s tcp sport %s"}
+	toReplica   = direction{"output", "ip daddr %s tcp dport %s"}
+)
+
 // dropAcks keeps what the replicas say on their present connections from the primary; what it says arrives. A new connection works.
 func (s *scenario) dropAcks(primary string) {
 	s.Helper()
-	s.dropDumps(primary, "input", "ip saddr %s tcp sport %s drop")
+	s.dropDumps(primary, fromReplica)
 }
 
 // dropLog keeps what the primary says on its replicas' present connections from them. A new connection works.
 func (s *scenario) dropLog(primary string) {
 	s.Helper()
-	s.dropDumps(primary, "output", "ip daddr %s tcp dport %s drop")
+	s.dropDumps(primary, toReplica)
 }
 
-// dropDumps drops one direction of the connections over which the primary sends its log: rule takes the other end's host and port.
-func (s *scenario) dropDumps(primary, hook, rule string) {
+// dropDumps drops one direction of all the connections over which the primary sends its log.
+func (s *scenario) dropDumps(primary string, d direction) {
 	s.Helper()
 	s.Cleanup(func() { // a scenario that failed half-way; the table may be gone
 		_, _, _ = s.Command(context.Background(), primary, "nft", "delete table "+ackTable)
@@ -127,7 +135,7 @@ func (s *scenario) dropDumps(primary, hook, rule string) {
 		if len(dumps) == 0 {
 			return false, primary + " sends its log to nobody"
 		}
-		s.drop(primary, dumps, hook, rule)
+		s.drop(primary, dumps, d)
 		if now := s.dumps(primary); !sameSet(now, dumps) { // one has just connected anew: it would be heard
 			s.hear(primary)
 			return false, fmt.Sprintf("first %v, then %v", dumps, now)
@@ -144,15 +152,16 @@ func sameSet(a, b []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
-func (s *scenario) drop(primary string, dumps []string, hook, rule string) {
+// drop drops one direction of these connections.
+func (s *scenario) drop(primary string, dumps []string, d direction) {
 	s.Helper()
-	script := fmt.Sprintf("nft 'add table %s; add chain %s deaf { type filter hook %s priority -300; }", ackTable, ackTable, hook)
-	for _, d := range dumps {
-		host, port, err := net.SplitHostPort(d)
+	script := fmt.Sprintf("nft 'add table %s; add chain %s deaf { type filter hook %s priority -300; }", ackTable, ackTable, d.hook)
+	for _, one := range dumps {
+		host, port, err := net.SplitHostPort(one)
 		if err != nil {
 			s.Fatal(err)
 		}
-		script += fmt.Sprintf("; add rule %s deaf "+rule, ackTable, host, port)
+		script += fmt.Sprintf("; add rule %s deaf "+d.packets+" drop", ackTable, host, port)
 	}
 	s.byHand(primary, script+"'")
 }

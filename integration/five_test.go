@@ -169,7 +169,7 @@ func (s *scenario) needsCopies(primary string) {
 	s.mute(primary, set[:spare+1])
 	s.commitsWait(primary)
 	s.writesWait(time.Second)
-	s.hearAcks(primary)
+	s.hear(primary)
 	s.writesGoOn()
 }
 
@@ -187,7 +187,7 @@ func (s *scenario) mute(primary string, replicas []string) {
 		if len(theirs) != len(replicas) {
 			return false, fmt.Sprint(dumps)
 		}
-		s.dropFrom(primary, theirs)
+		s.drop(primary, theirs, fromReplica)
 		return sameSet(dumps, s.dumps(primary)), "one has just connected anew: it would be heard"
 	})
 	if err != nil {
