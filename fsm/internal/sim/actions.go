@@ -70,6 +70,7 @@ func (n *node) startServer(a fsm.Action) {
 	case n.sv.broken:
 		n.failedIndex = a.Index
 	default:
+		n.rewindDegraded()
 		n.sv.start()
 		n.w.say(n, "mysqld started, run %d", n.sv.run)
 	}

@@ -95,6 +95,25 @@ func (n *node) rewindAlone() {
 	}
 }
 
+// rewindDegraded is the start of a primary that takes what no replica has for what nobody was told of. While commits wait for nobody that is wrong: it
+// was acknowledged here alone.
+func (n *node) rewindDegraded() {
+	v := &n.sv
+	if !n.w.cfg.Controls.RewindDegraded || n.state().Primary != n.id || n.state().SourceAcks() > 0 {
+		return
+	}
+	same, asked := 0, false
+	for _, o := range n.w.nodes {
+		if o != n && o.data && o.sv.up() && n.w.linked(n, o) {
+			same, asked = max(same, common(v.log, o.sv.log)), true
+		}
+	}
+	if asked && same < len(v.log) {
+		n.w.say(n, "rewinds from %d to %d: no replica has more", len(v.log), same)
+		v.log, v.done = slices.Clip(v.log[:same]), min(v.done, same)
+	}
+}
+
 // bootAlone starts mysqld with its host, and replication with mysqld, some time before hbd.
 func (n *node) bootAlone() {
 	v := &n.sv

@@ -59,6 +59,7 @@ var controls = []control{
 	{"replication starts by itself after the freeze", witnessed, "reboot-frozen", Controls{AutoStart: true}, loses, 80},
 	{"a rollback by a local deadline", three, "torn-switchover", Controls{LocalRollback: true}, "", 80},
 	{"rewind before a newer epoch is settled", three, "holder-dies", Controls{RewindEarly: true}, loses, 80},
+	{"rewind what was written while degraded", witnessed, "all-replicas", Controls{RewindDegraded: true}, loses, 80},
 	{"chain: acknowledgements count before the old source is left", five, "chain-torn", Controls{AckTooEarly: true}, loses, 80},
 	{"chain: whole without what was received in the chain", witnessed, "chain-forgets", Controls{ForgetChain: true}, loses, 80},
 	{"semi-sync off in the fence", three, "isolate", Controls{SemiSyncOffInFence: true}, loses, 40},

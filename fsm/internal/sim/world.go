@@ -29,6 +29,7 @@ type Controls struct {
 	LateAsync           bool // an action decided from an older state of the same epoch takes effect
 	AutoStart           bool // a rebooted replica starts mysqld with its replication by itself
 	RewindEarly         bool // a former primary rewinds although no newer epoch is settled
+	RewindDegraded      bool // a primary that is started again while commits wait for nobody drops what no replica has
 	AckTooEarly         bool // a chained replica acknowledges before it has left its old source
 	ForgetChain         bool // a node that forgot what it received while it was chained says that it is whole
 	SemiSyncOffInFence  bool // a fence switches semi-sync off, which tells waiters success
