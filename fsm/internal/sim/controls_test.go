@@ -57,7 +57,7 @@ var controls = []control{
 	{"promote replaces the set at once", three, "candidate-dies", Controls{DropBase: true}, loses, 80},
 	{"a repair undoes the freeze", witnessed, "reboot-frozen", Controls{FreezeUndone: true}, loses, 80},
 	{"replication starts by itself after the freeze", witnessed, "reboot-frozen", Controls{AutoStart: true}, loses, 80},
-	{"a rollback by a local deadline", three, "torn-switchover", Controls{LocalRollback: true}, "", 80},
+	{"a rollback by a local deadline", three, "torn-switchover", Controls{LocalRollback: true}, "two open gates", 80},
 	{"rewind before a newer epoch is settled", three, "holder-dies", Controls{RewindEarly: true}, loses, 80},
 	{"rewind what was written while degraded", witnessed, "all-replicas", Controls{RewindDegraded: true}, loses, 80},
 	{"chain: acknowledgements count before the old source is left", five, "chain-torn", Controls{AckTooEarly: true}, loses, 80},
