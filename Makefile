@@ -46,6 +46,8 @@ integration-mariadb integration-mysql: integration-%: deps build
 controls: deps build
 	HIGHBASE_REQUIRE=1 HIGHBASE_CONTROLS=1 HIGHBASE_PATIENCE=25s go test -tags integration -count=1 -timeout 15m -v -run '^TestControls$$' ./integration
 	go test -tags break_epoch -count=1 -run '^TestBrokenEpoch' ./cluster
+	go test -tags break_fence -count=1 -run '^TestBrokenWait' ./cluster
+	go test -tags break_lease_wait -count=1 -run '^TestBrokenWait' ./cluster
 
 race:
 	go test -race -p 1 -count=1 ./...
