@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/highbase/highbase/fsm"
 )
@@ -133,4 +134,55 @@ func TestCandidateWaitsForItsHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.mustHaveFetched()
+}
+
+// TestTakeoverCatchesUp: the primary's host dies when nobody but db3 has received what was just acknowledged, and db3 may never be primary. Its hbd answers the
+// freeze; its mysqld is out of reach for longer than a candidate is waited for. The candidate keeps its epoch, because nobody else could be promoted,
+// serves nobody, and serves all of it when db3 is back.
+func TestTakeoverCatchesUp(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, func(s *fsm.Settings) { s.PromoteTimeout = 2 * time.Second })
+	c.neverPromoted = []fsm.NodeID{"db3"}
+	stop := c.w.clients(t)
+	c.bootstrap()
+	c.wrote()
+	stop()
+	db1, db2, db3 := c.node("db1"), c.node("db2"), c.node("db3")
+	await(t, "everybody has everything", func() bool {
+		c.w.mu.Lock()
+		defer c.w.mu.Unlock()
+		return db1.host.last() == db2.host.last() && db1.host.last() == db3.host.last()
+	})
+	db1.crash()
+	db1.host.change(func() {
+		last := txn{server: db1.host.server, seq: uint64(len(db1.host.log) + 1), serial: nextSerial()}
+		db1.host.log, db3.host.log = append(db1.host.log, last), append(db3.host.log, last)
+		c.w.acked = append(c.w.acked, last)
+		db1.host.crash()
+		db1.host.reachable, db3.host.reachable = false, false
+	})
+	await(t, "db2 is to catch up from db3", func() bool {
+		op := c.leader().store.State().Op
+		return op != nil && op.Step == fsm.StepPromoted && op.To == "db2" && op.Fetch == "db3" && op.Extra == ""
+	})
+	await(t, "db2 has had its time", func() bool {
+		l := c.leader().leading.Load()
+		if l == nil {
+			return false
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return slices.ContainsFunc(l.verdicts, func(v fsm.Verdict) bool { return v.Rule == "failover.unsettled" })
+	})
+	if st := c.leader().store.State(); st.Epoch != 2 || st.Primary != "db2" || db2.observation().Serving != 0 {
+		t.Errorf("%q is primary of epoch %d, db2 serves %d", st.Primary, st.Epoch, db2.observation().Serving)
+	}
+	db3.host.change(func() { db3.host.reachable = true })
+	if in := c.awaitIncident(db2, fsm.KindTakeover); in.To != "db2" || in.Outcome != fsm.OutcomeDone {
+		t.Errorf("incident %+v", in)
+	}
+	db1.host.change(func() { db1.host.reachable = true })
+	db1.start()
+	c.healthy("db2")
+	c.nothingLost()
 }

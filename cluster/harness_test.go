@@ -121,6 +121,8 @@ type testCluster struct {
 	disks map[fsm.NodeID]*disk
 	// witnesses have a vote and no database.
 	witnesses []fsm.NodeID
+	// neverPromoted are replicas that may not become primary.
+	neverPromoted []fsm.NodeID
 }
 
 // calm is Raft timing for a machine on which much else runs: no test here is about how soon a leader is elected.
@@ -167,7 +169,7 @@ func (c *testCluster) peers() []fsm.Member {
 			role = fsm.RoleWitness
 		}
 		out = append(out, fsm.Member{ID: m.id, Address: c.address(i), API: c.address(i) + ":" + portAPI, Raft: c.address(i) + ":" + portRaft,
-			MySQLPort: 3306, Role: role, Priority: 100})
+			MySQLPort: 3306, Role: role, Priority: 100, NeverPromote: slices.Contains(c.neverPromoted, m.id)})
 	}
 	return out
 }

@@ -256,8 +256,8 @@ func (d *deciding) baseRefuses() string {
 	}
 	var why error
 	for _, a := range answers {
-		if a.Node == d.s.Primary {
-			continue // it counts, and does not lead: it could not finish
+		if m, _ := d.s.Member(a.Node); a.Node == d.s.Primary || m.NeverPromote {
+			continue // it counts, and does not lead: it could not finish, or may not
 		}
 		if _, err := counted(d.s, answers, a.Node); err == nil {
 			return ""
@@ -270,7 +270,7 @@ func (d *deciding) baseRefuses() string {
 
 func errText(err error) string {
 	if err == nil {
-		return "nobody reports"
+		return "nobody else reports who may be promoted"
 	}
 	return err.Error()
 }
