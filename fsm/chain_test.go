@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // chainedTo is a cluster of three at the moment at which the third is told to replicate from the candidate.
@@ -357,6 +358,22 @@ func TestChainedConfirmsAnew(t *testing.T) {
 		}
 		if c.s.Primary == "db2" && !slices.Contains(WantBlocked(c.s, nil), NodeID("db3")) {
 			t.Errorf("%s: db3 may connect to db2", x.name)
+		}
+	}
+}
+
+// TestCandidateKeepsItsEpoch when it cannot finish and all others may never be promoted: the epoch would be nobody's.
+func TestCandidateKeepsItsEpoch(t *testing.T) {
+	for _, never := range []bool{false, true} {
+		c := promotedTakeover(t)
+		c.s.Members[slices.IndexFunc(c.s.Members, func(m Member) bool { return m.ID == "db3" })].NeverPromote = never
+		c.lose("db1")
+		c.decide()
+		c.wait(c.s.Settings.PromoteTimeout + time.Second)
+		d := c.decide()
+		begun := slices.ContainsFunc(d.Commands, func(cmd Command) bool { return cmd.Begin != nil })
+		if begun == never || never != hasVerdict(d.Verdicts, "failover.unsettled", "db2") {
+			t.Errorf("never_promote %v: began %v; verdicts %v", never, begun, d.Verdicts)
 		}
 	}
 }
