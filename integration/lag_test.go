@@ -4,12 +4,16 @@ package integration
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/highbase/highbase/cluster/api"
+	"github.com/highbase/highbase/fsm/gtid"
 	"github.com/highbase/highbase/sandbox"
 )
 
@@ -70,27 +74,87 @@ func TestLag(t *testing.T) {
 		s.fault("start-host", old)
 	})
 
-	g.run(t, "a replica that forgets what it had acknowledged", func(s *scenario) {
-		old := s.primary()
-		kept := s.others(old)[0]
-		forgets := s.others(old, kept)[0]
-		releaseKept := s.holdBack(kept)
-		defer releaseKept()
-		_ = s.holdBack(forgets) // ends with its server
-		s.writesFor(2 * time.Second)
-		s.at = s.load.Now()
-		s.fault("kill-mysqld", forgets)
-		s.fault("kill-host", old)
-		// Whether anybody can be promoted depends on what had come back by then; nobody may be for whom it is not certain.
-		st := s.await("a successor, or the reason why there is none", func(st api.Status) bool {
-			return st.Epoch > s.before.Epoch && st.Primary != old || st.Verdict == api.StandingNoPrimary && len(st.Why) > 0 && st.Operation == nil
-		})
-		s.Logf("%s", Describe(st))
-		releaseKept()
-		s.fault("start-host", old)
-		s.heals()
-		s.sameOrExplained()
+	g.run(t, "a replica that forgets what it had acknowledged", forgetsWhatItAcknowledged)
+}
+
+// forgetsWhatItAcknowledged: the only member of the set acknowledges without applying, and its host loses power: of its relay log, which nobody flushes,
+// the end is gone. What that had acknowledged only the old primary's host has then, and that is down.
+func forgetsWhatItAcknowledged(s *scenario) {
+	old := s.primary()
+	kept := s.others(old)[0]
+	forgets := s.others(old, kept)[0]
+	s.fault("oneway", old, kept)
+	s.await(kept+" to have left the set", func(st api.Status) bool {
+		return slices.Equal(st.Sync.Set, []string{forgets}) && st.Sync.Acks == 1 && st.Sync.Change == nil && st.Epoch == s.before.Epoch
 	})
+	_ = s.holdBack(forgets) // ends with its server
+	s.writesFor(2 * time.Second)
+	s.at = s.load.Now()
+	file, applied := s.appliedTo(forgets)
+	s.stopServer(forgets) // and it is not started again while it could receive everything anew
+	s.fault("kill-host", old)
+	s.byHand(forgets, fmt.Sprintf("cd %s && test $(ls *relay*.[0-9]* | tail -1) = %s && truncate -s %s %s", s.host(forgets).Datadir, file, applied, file))
+	s.fault("mend-mysqld", forgets)
+	st := s.await("the reason why there is no successor", func(st api.Status) bool {
+		if st.Epoch != s.before.Epoch {
+			s.Fatalf("the epoch was ended although nobody is left who holds everything: %s", Describe(st))
+		}
+		return slices.ContainsFunc(st.Why, func(why string) bool {
+			return strings.HasPrefix(why, "failover.count ") && strings.Contains(why, forgets+" has not caught up")
+		})
+	})
+	s.Logf("%s", Describe(st))
+	s.refusedBy(s.ctl("failover"), "failover.count")
+	s.staysQuiet(forgets)
+	s.staysQuiet(kept)
+	s.lacks(kept)
+	s.lacks(forgets)
+	s.fault("heal-all") // boots the old primary's host as well
+	s.heals()
+	s.sameOrExplained()
+}
+
+// appliedTo is up to where a replica has applied its relay log.
+func (s *scenario) appliedTo(host string) (file, position string) {
+	s.Helper()
+	statement := "SHOW REPLICA STATUS"
+	if s.Flavor() == gtid.MariaDB {
+		statement = "SHOW SLAVE STATUS"
+	}
+	db := s.manager(host)
+	defer db.Close()
+	rows, err := db.QueryContext(s.ctx, statement)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil || !rows.Next() {
+		s.Fatalf("%s replicates from nobody: %v, %v", host, err, rows.Err())
+	}
+	values := make([]sql.NullString, len(columns))
+	into := make([]any, len(columns))
+	for i := range values {
+		into[i] = &values[i]
+	}
+	if err := rows.Scan(into...); err != nil {
+		s.Fatal(err)
+	}
+	return values[slices.Index(columns, "Relay_Log_File")].String, values[slices.Index(columns, "Relay_Log_Pos")].String
+}
+
+// lacks demands that a host has not applied some of what clients were told is written: without that nothing is at stake.
+func (s *scenario) lacks(host string) {
+	s.Helper()
+	present, err := s.rowsOn(s.ctx, host, s.load.run)
+	if err != nil {
+		s.Fatal(err)
+	}
+	lost := len(s.load.Lost(present))
+	if lost == 0 {
+		s.Errorf("%s has every acknowledged row: the scenario proves nothing", host)
+	}
+	s.Logf("%s lacks %d acknowledged rows", host, lost)
 }
 
 // writesFor lets clients write for d, and demands that they can.
