@@ -34,6 +34,8 @@ func TestRebuild(t *testing.T) {
 	g.run(t, "errant transaction on a replica", func(s *scenario) {
 		victim := s.others(s.primary())[0]
 		s.errs(victim)
+		s.at = s.load.Now()
+		s.found(victim, "errant")
 		s.rebuilt(victim, "errant")
 		if s.hasTable(victim, "highbase", "errant") {
 			s.Errorf("%s still has what nobody else had", victim)
@@ -202,6 +204,23 @@ func (s *scenario) awaitLog(host, words string) {
 	if err != nil {
 		s.Fatal(err)
 	}
+}
+
+// foundWithin is how long a node may go on with what nobody else has. It compares itself every two seconds; the rest is for a crowded machine.
+const foundWithin = 10 * time.Second
+
+// found waits until a node is kept out or rebuilt for a reason, and demands that this was soon.
+func (s *scenario) found(node, cause string) {
+	s.Helper()
+	st := s.await(node+" to be found", func(st api.Status) bool {
+		n := nodeIn(st, node)
+		return n.Role == api.RoleQuarantined || n.Rebuild != nil && n.Rebuild.Cause == cause
+	})
+	after := s.load.Now() - s.at
+	if after > foundWithin {
+		s.Errorf("%s was found only after %v, at most %v was to pass: %s", node, after, foundWithin, Describe(st))
+	}
+	s.Logf("found after %v", after.Round(time.Millisecond))
 }
 
 // rebuilt waits until a node has been seen on its way and follows again, and for the reason that counts.
