@@ -58,7 +58,8 @@ func soakSize(t *testing.T) (kills int, forms map[string]bool) {
 func (s *scenario) soak(kills int, kill, boot func(old string)) {
 	s.Helper()
 	copies := s.watchRebuilds()
-	killed, rewinds, restarts := map[string]int{}, 0.0, 0
+	killed, rewinds, restarts, again := map[string]int{}, 0.0, 0, 0
+	last := ""
 	for n := 1; n <= kills; n++ {
 		old, leader, before := s.primary(), s.before.Leader, 0.0 // a host that is killed forgets its counters
 		if boot == nil {
@@ -92,6 +93,10 @@ func (s *scenario) soak(kills int, kill, boot func(old string)) {
 		}
 		s.writesGoOn()
 		killed[old]++
+		if old == last {
+			again++
+		}
+		last = old
 		rewinds += rewound
 		s.before = st
 	}
@@ -102,8 +107,13 @@ func (s *scenario) soak(kills int, kill, boot func(old string)) {
 		s.Errorf("%d kills, %d restarts in place and %v rewinds: not every old primary came back by one", kills, restarts, rewinds)
 	}
 	// A member that was taken in this moment is no candidate yet: the server is restarted then. That is the exception.
-	if restarts > max(1, kills/5) {
+	spare := max(1, kills/5)
+	if restarts > spare {
 		s.Errorf("%d of %d servers were restarted in place: no failover could be won", restarts, kills)
+	}
+	// Who takes over is the next to be killed, unless the role moved on by itself in between.
+	if again > restarts+spare {
+		s.Errorf("killed %v, %d times the one that had been killed last, with %d restarts in place: the hosts do not take turns", killed, again, restarts)
 	}
 	tails := 0 // a rewind has none where nothing waited at that moment, which with so many clients is seldom
 	for _, host := range s.DataHosts() {
