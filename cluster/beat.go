@@ -64,11 +64,11 @@ const calmPings = 4
 func longestCalm(set fsm.Settings) time.Duration { return calmPings*set.Ping + set.Ping/2 }
 
 // pingsLess: in plain service, when all peers have answered, fewer pings do. Whether a host was lost must be known all the same before its lease has run
-// out, which is waited for anyway: the tries that are evidence fit into a lease, no report grows too old, and no leader takes itself for blind. Settings
-// that leave no room for that keep every ping.
+// out, which is waited for anyway: the tries that are evidence fit into a lease, and the age that they need, which counts from the first of them; no report
+// grows too old, and no leader takes itself for blind. Settings that leave no room for that keep every ping.
 func (n *Node) pingsLess(set fsm.Settings, allAnswer bool) bool {
 	tries := lateAnswer(set) + enoughTries*tryTimeout(set) + (enoughTries-1)*set.Ping/10
-	return allAnswer && n.calm.Load() && longestCalm(set)+tries <= set.Lease-set.Renew && longestCalm(set) < set.Lease/2 &&
+	return allAnswer && n.calm.Load() && longestCalm(set)+max(tries, set.FailAfter) <= set.Lease && longestCalm(set) < set.Lease/2 &&
 		2*longestCalm(set)+set.FailAfter <= set.ReportMaxAge
 }
 

@@ -64,7 +64,7 @@ func TestPingsAreFewerInPlainService(t *testing.T) {
 			t.Fatal(err)
 		}
 		narrow, stale, blind := set, set, set
-		narrow.Lease = longestCalm(set) + set.FailAfter/20 + 3*set.FailAfter/4 + 2*set.Ping/10 + set.Renew - 1
+		narrow.Lease = longestCalm(set) + set.FailAfter - 1
 		stale.ReportMaxAge = 2*longestCalm(set) + set.FailAfter - 1
 		blind.Lease, blind.Renew, blind.FailAfter = 2*longestCalm(set), set.Ping/10, set.Ping/10
 		for _, c := range []struct {

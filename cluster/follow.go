@@ -149,14 +149,14 @@ func (w *worker) busy() bool {
 func (w *worker) give(ctx context.Context, actions []fsm.Action) {
 	if w.busy() {
 		wanted := false
-		for _, a := range actions {
-			wanted = wanted || slices.ContainsFunc(w.current, func(c fsm.Action) bool { return c.Kind == a.Kind && c.Epoch == a.Epoch })
-		}
-		// A start, a kill, a return or a reconnect is not cut off half-way because the server's state moved on under it: it moves it. A fence comes before
-		// a reconnect all the same.
-		moves := []fsm.ActionKind{fsm.ActStart, fsm.ActKill, fsm.ActReturn}
-		if !slices.ContainsFunc(actions, func(a fsm.Action) bool { return a.Kind == fsm.ActSelfFence }) {
-			moves = append(moves, fsm.ActReconnect)
+		// A start, a kill, a return or a reconnect is not cut off half-way because the server's state moved on under it: it moves it.
+		moves := []fsm.ActionKind{fsm.ActStart, fsm.ActKill, fsm.ActReturn, fsm.ActReconnect}
+		if fences(actions) && !fences(w.current) {
+			moves = moves[:3] // and nothing else is worth the wait of a server that may be written to
+		} else {
+			for _, a := range actions {
+				wanted = wanted || slices.ContainsFunc(w.current, func(c fsm.Action) bool { return c.Kind == a.Kind && c.Epoch == a.Epoch })
+			}
 		}
 		for _, c := range w.current {
 			wanted = wanted || (slices.Contains(moves, c.Kind) && c.Epoch == actions0(actions).Epoch)
@@ -187,6 +187,10 @@ func (w *worker) give(ctx context.Context, actions []fsm.Action) {
 		close(done)
 		wake(w.n.wake)
 	}()
+}
+
+func fences(actions []fsm.Action) bool {
+	return slices.ContainsFunc(actions, func(a fsm.Action) bool { return a.Kind == fsm.ActSelfFence })
 }
 
 // repeat doubles the pause before the same action is tried again: 10 ms, 20 ms, ... 640 ms.

@@ -101,7 +101,7 @@ func TestFenceCutsAReconnectOff(t *testing.T) {
 	k := u.host.holdCall("Reconnect")
 	w.give(u.short(), []fsm.Action{u.action(fsm.ActReconnect)})
 	inHand := <-k.entered
-	w.give(u.short(), []fsm.Action{u.action(fsm.ActSelfFence)})
+	w.give(u.short(), []fsm.Action{u.action(fsm.ActSelfFence), u.action(fsm.ActReconnect)})
 	<-inHand.Done()
 	quiet(t, w)
 }

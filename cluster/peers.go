@@ -28,6 +28,7 @@ type peer struct {
 	firstMiss  fsm.Instant // ... and when the first of them began
 	noServer   int         // completed tries at its mysqld that failed since
 	lastServer fsm.Instant // its mysqld answered, or its hbd said that it is up
+	lastReach  fsm.Instant // its mysqld itself answered
 	tried      fsm.Instant // last direct try at its mysqld
 	agentOK    bool
 	reached    bool   // the last direct try at its mysqld succeeded
@@ -199,14 +200,15 @@ func (p *peers) ping(ctx context.Context, pe *peer, set fsm.Settings) {
 // missed counts a try at a peer's hbd that failed. It was last reached at the latest when the first of those began that have failed since: what it said of
 // itself after that (it may ping this node and not answer) proves nothing.
 func (p *peers) missed(pe *peer, begin fsm.Instant, set fsm.Settings) {
-	if late(begin, set) {
+	if pe.heldUpHere(begin, set) {
 		return
 	}
 	if pe.noAgent == 0 {
 		pe.firstMiss = begin
 	}
 	if pe.noAgent++; pe.noAgent == enoughTries {
-		pe.lastAgent, pe.lastServer = min(pe.lastAgent, pe.firstMiss), min(pe.lastServer, pe.firstMiss)
+		pe.lastAgent = min(pe.lastAgent, pe.firstMiss)
+		pe.lastServer = min(pe.lastServer, max(pe.firstMiss, pe.lastReach))
 		// Connections kept from before it went are dead, and each would cost a call its deadline when it is back.
 		p.n.client.Forget(pe.member.API)
 	}
@@ -228,11 +230,11 @@ func (p *peers) tryServer(ctx context.Context, pe *peer, set fsm.Settings, look 
 	since, begin := now()-pe.lastAgent, now()
 	silent := pe.lastAgent < look || !pe.agentOK
 	// After a while once a second is enough: the verdict is known, only its end is waited for. So it is for one that is only late again and again.
-	due := silent && (!pe.agentOK && since < 5*time.Second || begin-pe.tried > time.Second)
+	due := silent && (!pe.agentOK && since < 5*time.Second || begin-pe.tried > time.Second) || p.mustLearn(pe, begin)
 	if due {
 		pe.tried = begin
 	} else if !pe.agentOK && pe.reached {
-		pe.lastServer, pe.noServer = begin, 0
+		pe.lastServer, pe.lastReach, pe.noServer = begin, begin, 0
 	}
 	p.mu.Unlock()
 	if !due || pe.member.Role == fsm.RoleWitness || p.n.cfg.Reach == nil {
@@ -246,15 +248,39 @@ func (p *peers) tryServer(ctx context.Context, pe *peer, set fsm.Settings, look 
 	pe.reached = err == nil
 	switch {
 	case err == nil:
-		pe.lastServer, pe.noServer = now(), 0
+		pe.lastReach = now()
+		pe.lastServer, pe.noServer = pe.lastReach, 0
 	case pe.agentOK && pe.lastAgent >= look: // its hbd has answered meanwhile: what it says of its mysqld counts
-	case !late(begin, set):
+	case p.mayNotReach() && pe.lastReach == 0:
+	case !pe.heldUpHere(begin, set):
 		pe.noServer++
 	}
 }
 
-// late: a try that has taken far longer than it may was held up here, not there.
-func late(begin fsm.Instant, set fsm.Settings) bool { return now()-begin > 2*tryTimeout(set) }
+// mayNotReach: nobody else but Highbase asks for a way from this host to the servers: while none has been seen, that nothing comes back says nothing.
+func (p *peers) mayNotReach() bool { return p.n.self.Role == fsm.RoleWitness }
+
+const (
+	// learnWay and keepWay are how often such a host tries a server whose hbd answers, before it has reached it and after.
+	learnWay = 5 * time.Second
+	keepWay  = time.Minute
+)
+
+// mustLearn: it is time to see whether there is a way to a server. mu is held.
+func (p *peers) mustLearn(pe *peer, t fsm.Instant) bool {
+	pause := keepWay
+	if pe.lastReach == 0 {
+		pause = learnWay
+	}
+	return p.mayNotReach() && pe.agentOK && (pe.tried == 0 || t-pe.tried > pause)
+}
+
+// heldUpHere: a try that has taken far longer than it may was held up here, not there. Once no lease can live any more even that does not matter: a node that
+// is always starved must not keep the others from being helped.
+func (pe *peer) heldUpHere(begin fsm.Instant, set fsm.Settings) bool {
+	t := now()
+	return t-begin > 2*tryTimeout(set) && t-pe.lastAgent < set.Drifted(set.Lease)+set.AgentGrace
+}
 
 // cutLost destroys what is left of the replication traffic between this node and one that went away, when one of the two is the primary. On MariaDB
 // the return of a vanished replica would hang every new login until another acknowledgement arrives or the dead connection ends; and a replica

@@ -60,6 +60,7 @@ func TestAgeIsNoEvidenceWithoutTries(t *testing.T) {
 		u.peers.ping(u.short(), pe, set)
 		u.peers.tryServer(u.short(), pe, set, now())
 	}
+	pe.firstMiss -= time.Minute // it counts from there
 	if s := u.sight("db2"); s.AgentAge <= set.FailAfter {
 		t.Errorf("after %d tries its hbd's age does not count: %+v", enoughTries, s)
 	}
@@ -245,31 +246,89 @@ func TestSilentHostIsTriedBothWaysAtOnce(t *testing.T) {
 	}
 }
 
-// TestAStallShorterThanFailAfterIsNoEvidence: it was heard until then, though its own pings alone prove nothing, and enough tries have failed.
+// TestAStallShorterThanFailAfterIsNoEvidence: in plain service the last answer is long ago when a stall begins, and only what failed since counts.
 func TestAStallShorterThanFailAfterIsNoEvidence(t *testing.T) {
 	u := newUnit(t)
 	u.steady("db1")
 	set := u.settings()
-	set.FailAfter = time.Hour
-	u.silence("db2")
 	pe := u.peers.known["db2"]
-	pe.agentOK, pe.pinged = true, now()-2*time.Hour
-	u.peers.received("db2", fsm.Observation{Node: "db2", Run: "r", Sequence: 1, Server: fsm.ServerStatus{State: fsm.ServerUp}})
-	begun := now()
-	for range enoughTries {
-		u.peers.missed(pe, begun, set)
+	pe.agentOK, pe.pinged = true, now()-time.Minute
+	pe.lastAgent, pe.lastServer = now()-longestCalm(set), now()-longestCalm(set)
+	first := now()
+	fail := func() (fsm.Sight, time.Duration) {
+		u.peers.mu.Lock()
+		defer u.peers.mu.Unlock()
+		u.peers.missed(pe, first, set)
 		pe.noServer++
+		t := now()
+		return fsm.Sight{AgentAge: evidence(pe.agentAge(t), pe.noAgent, set), ServerAge: evidence(t-pe.lastServer, pe.noServer, set)}, t - first
 	}
-	if s := u.sight("db2"); s.AgentAge >= time.Minute || s.ServerAge >= time.Minute {
-		t.Errorf("it was heard a moment ago, and was last reached %v and %v ago", s.AgentAge, s.ServerAge)
+	for range enoughTries {
+		if s, took := fail(); s.AgentAge > set.FailAfter && s.ServerAge > set.FailAfter && took < set.FailAfter {
+			t.Fatalf("evidence %v after the first try that failed: %+v", took, s)
+		}
+	}
+	for _, at := range []*fsm.Instant{&pe.firstMiss, &pe.lastAgent, &pe.lastServer} { // time goes by
+		*at -= set.FailAfter + time.Millisecond
+	}
+	if s := u.sight("db2"); s.AgentAge <= set.FailAfter || s.ServerAge <= set.FailAfter {
+		t.Errorf("no evidence after that: %+v", s)
 	}
 }
 
-// TestATryHeldUpHereIsNone: this process was starved, not the peer.
+// TestADirectAnswerOfMysqldIsNotForgotten when its hbd has failed to answer often enough.
+func TestADirectAnswerOfMysqldIsNotForgotten(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	set := u.settings()
+	pe := u.peers.known["db2"]
+	first := now()
+	for range enoughTries {
+		u.peers.tryServer(u.short(), pe, set, now())
+		u.peers.missed(pe, first, set)
+		pe.firstMiss -= time.Minute
+	}
+	if !pe.reached || now()-pe.lastServer > time.Minute/2 {
+		t.Errorf("its mysqld answered a moment ago: %+v", pe)
+	}
+}
+
+// TestAWitnessWithoutAWayToAServerIsNoEvidence: nothing is known of whether one may come through from there.
+func TestAWitnessWithoutAWayToAServerIsNoEvidence(t *testing.T) {
+	u := newUnit(t)
+	u.steady("db1")
+	u.self.Role = fsm.RoleWitness
+	set := u.settings()
+	pe := u.peers.known["db2"]
+	pe.agentOK = false
+	u.w.hosts["db2"].change(func() { u.w.hosts["db2"].reachable = false })
+	u.peers.tryServer(u.short(), pe, set, now())
+	if pe.noServer != 0 {
+		t.Error("a try without a way counts")
+	}
+	// While its hbd answers the way is looked for, too, and from then on it counts.
+	u.w.hosts["db2"].change(func() { u.w.hosts["db2"].reachable = true })
+	obs := fsm.Observation{Node: "db2", Run: "r", Sequence: 1, Server: fsm.ServerStatus{State: fsm.ServerUp}}
+	u.peer("db2", answersPing(obs))
+	pe.tried = 0
+	u.peers.look(u.short(), pe, set)
+	if !pe.agentOK || pe.lastReach == 0 {
+		t.Fatalf("the way is not looked for: %+v", pe)
+	}
+	pe.agentOK = false
+	u.w.hosts["db2"].change(func() { u.w.hosts["db2"].reachable = false })
+	u.peers.tryServer(u.short(), pe, set, now())
+	if pe.noServer != 1 {
+		t.Errorf("%d tries count", pe.noServer)
+	}
+}
+
+// TestATryHeldUpHereIsNone: this process was starved, not the peer. Once its lease must have ended it counts all the same.
 func TestATryHeldUpHereIsNone(t *testing.T) {
 	u := newUnit(t)
 	u.steady("db1")
 	pe, set := u.peers.known["db2"], u.settings()
+	pe.lastAgent = now()
 	u.peers.missed(pe, now()-2*tryTimeout(set)-time.Millisecond, set)
 	if pe.noAgent != 0 {
 		t.Error("counted")
@@ -277,6 +336,11 @@ func TestATryHeldUpHereIsNone(t *testing.T) {
 	u.peers.missed(pe, now()-tryTimeout(set), set)
 	if pe.noAgent != 1 {
 		t.Error("one that was not is not counted")
+	}
+	pe.lastAgent = now() - set.Drifted(set.Lease) - set.AgentGrace
+	u.peers.missed(pe, now()-time.Hour, set)
+	if pe.noAgent != 2 {
+		t.Error("a node that is always starved never learns that its peer is gone")
 	}
 }
 

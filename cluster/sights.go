@@ -20,18 +20,27 @@ func (p *peers) tellLoss(pe *peer, set fsm.Settings) {
 	if !news {
 		return
 	}
-	rest := set.FailAfter - (now() - max(pe.lastAgent, pe.lastServer)) // so long its age is none
+	t := now()
+	rest := set.FailAfter - min(pe.agentAge(t), t-pe.lastServer) // so long its age is none
 	time.AfterFunc(max(0, rest)+time.Millisecond, func() {
 		p.mu.Lock()
 		still := pe.lost()
 		p.mu.Unlock()
-		if !still {
-			return // it is back
+		if !still || p.n.ctx.Err() != nil {
+			return // it is back, or this node has ended
 		}
 		p.kickAll()
 		p.n.wakeLeading()
 		p.cutLost(pe.member)
 	})
+}
+
+// agentAge is how long its hbd has been silent for certain: pings are far from each other in plain service, so only what was asked of it in vain counts.
+func (pe *peer) agentAge(t fsm.Instant) time.Duration {
+	if pe.noAgent == 0 {
+		return t - pe.lastAgent
+	}
+	return t - max(pe.lastAgent, pe.firstMiss)
 }
 
 // lost: enough tries have failed, at both where there are two. mu is held.
@@ -64,7 +73,7 @@ func (p *peers) sights() []fsm.Sight {
 	var out []fsm.Sight
 	for _, m := range p.n.cfg.Peers {
 		if pe, ok := p.known[m.ID]; ok {
-			out = append(out, fsm.Sight{Node: m.ID, AgentAge: evidence(t-pe.lastAgent, pe.noAgent, set), ServerAge: evidence(t-pe.lastServer, pe.noServer, set)})
+			out = append(out, fsm.Sight{Node: m.ID, AgentAge: evidence(pe.agentAge(t), pe.noAgent, set), ServerAge: evidence(t-pe.lastServer, pe.noServer, set)})
 		}
 	}
 	return out

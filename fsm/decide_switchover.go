@@ -226,7 +226,7 @@ func SwitchoverGates(s State, v View, to NodeID) []Verdict {
 
 // noPlaceFor tells whether a node stays outside the sync set however well it follows, because the set is full of others that can acknowledge.
 func noPlaceFor(s State, v View, id NodeID) bool {
-	if _, in := s.Sync.Member(id); in || len(s.Sync.Members) < s.setLimit() {
+	if _, in := s.Sync.Member(id); in || s.Change != nil || len(s.Sync.Members) != s.setLimit() { // what is under way may make one
 		return false
 	}
 	return !slices.ContainsFunc(s.Sync.Members, func(m SyncMember) bool { return CannotAck(s, v, m.Node) != "" })

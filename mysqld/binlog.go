@@ -15,6 +15,7 @@ import (
 // binlog_event.h (8.4). All other types are skipped by their length.
 const (
 	eventQuery            = 2
+	eventStop             = 3
 	eventRotate           = 4
 	eventFormat           = 15
 	eventXID              = 16

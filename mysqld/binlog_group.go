@@ -61,29 +61,30 @@ type groupScan struct {
 	groups     []Group
 	open       bool
 	standalone bool
+	stopped    bool // the last event says that the server was stopped in good order
 }
 
 // scanFile reads all groups of one file; torn is the number of bytes at its end
 // that are no whole event.
-func scanFile(path string, flavor gtid.Flavor) (groups []Group, torn int64, err error) {
+func scanFile(path string, flavor gtid.Flavor) (s groupScan, torn int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, 0, fmt.Errorf("reading a binary log: %w", err)
+		return s, 0, fmt.Errorf("reading a binary log: %w", err)
 	}
 	defer f.Close()
-	s := groupScan{flavor: flavor}
+	s.flavor = flavor
 	end, err := s.scan(f, path)
 	if errors.Is(err, errTorn) {
 		info, statErr := f.Stat()
 		if statErr != nil {
-			return nil, 0, fmt.Errorf("reading a binary log: %w", statErr)
+			return s, 0, fmt.Errorf("reading a binary log: %w", statErr)
 		}
-		return s.groups, info.Size() - end, nil
+		return s, info.Size() - end, nil
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("reading %s: %w", path, err)
+		return s, 0, fmt.Errorf("reading %s: %w", path, err)
 	}
-	return s.groups, 0, nil
+	return s, 0, nil
 }
 
 // scan reads one more file; end is where its last whole event ends. The error
@@ -134,6 +135,7 @@ func readRelay(index string, flavor gtid.Flavor) ([]Group, error) {
 
 // add takes one event.
 func (s *groupScan) add(e event) error {
+	s.stopped = e.Type == eventStop
 	switch e.Type {
 	case eventMariaDBGTID, eventMySQLGTID, eventMySQLTaggedGTID:
 		return s.begin(e)

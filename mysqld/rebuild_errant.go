@@ -44,10 +44,11 @@ func FindErrant(dialect, index, known string) (Errant, error) {
 			return Errant{}, fmt.Errorf("reading a binary log: %w", err)
 		}
 		read += info.Size()
-		groups, _, err := scanFile(files[i], d.flavor())
+		scan, _, err := scanFile(files[i], d.flavor())
 		if err != nil {
 			return Errant{}, err
 		}
+		groups := scan.groups
 		var errant []Group
 		for _, g := range groups {
 			if g.Complete && !have.Holds(g.set) {

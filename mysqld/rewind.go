@@ -31,6 +31,9 @@ type Tail struct {
 	// Mixed: a transaction that the cluster has follows a foreign one, so the
 	// tail is no suffix.
 	Mixed bool
+	// Stopped: the server was stopped in good order. It has committed the tail, and
+	// MySQL has told clients that waited for an acknowledgement success.
+	Stopped bool
 	// Torn is how many bytes at the end of the last file are no whole event.
 	Torn int64
 }
@@ -54,13 +57,13 @@ func ReadTail(dialect, index, known string) (Tail, error) {
 	}
 	tail := Tail{Flavor: d.flavor(), InLastFile: true}
 	for i := len(files) - 1; i >= 0; i-- {
-		groups, torn, err := scanFile(files[i], tail.Flavor)
+		scan, torn, err := scanFile(files[i], tail.Flavor)
 		if err != nil {
 			return Tail{}, err
 		}
-		last := i == len(files)-1
+		groups, last := scan.groups, i == len(files)-1
 		if last {
-			tail.Torn = torn
+			tail.Torn, tail.Stopped = torn, scan.stopped
 		} else if torn > 0 {
 			return Tail{}, fmt.Errorf("%w: %s is not whole and not the last file", ErrBinlog, files[i])
 		}
@@ -117,6 +120,10 @@ func (t Tail) GTIDs() []string {
 // table was InnoDB shows only in gtid_executed after the start.
 func (t Tail) Rewindable() error {
 	switch {
+	case t.Empty():
+		return nil
+	case t.Stopped:
+		return fmt.Errorf("%w: mysqld was stopped in good order and has committed it: clients may have heard success", ErrNotRewindable)
 	case t.Mixed:
 		return fmt.Errorf("%w: transactions of the cluster follow foreign ones", ErrNotRewindable)
 	case !t.InLastFile:
@@ -155,7 +162,7 @@ func (t Tail) Save(dir string, log *slog.Logger) (string, error) {
 }
 
 func (t Tail) save(dir, path string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(dir); err != nil {
 		return err
 	}
 	in, err := os.Open(t.File)
@@ -223,6 +230,14 @@ func FindBinlogIndex(dataDir string) (string, error) {
 		return "", fmt.Errorf("looking for binary logs in %s: %d index files", dataDir, len(found))
 	}
 	return found[0], nil
+}
+
+// makeDir makes a directory whose own name is durable, too.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
 }
 
 // syncDir makes a new name in a directory durable.

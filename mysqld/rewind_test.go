@@ -199,6 +199,29 @@ func testTailsThatMustNotBeRewound(t *testing.T, k *kind) {
 	}
 }
 
+// TestTailOfAStoppedServerIsKept: it is committed, and on MySQL clients have heard success for it.
+func TestTailOfAStoppedServerIsKept(t *testing.T) {
+	eachServer(t, func(t *testing.T, k *kind) {
+		n := newNode(t, k, 1)
+		for _, stopped := range []bool{true, false} {
+			ctx := testContext(t)
+			n.start(StartOptions{})
+			n.lead(false)
+			n.must(n.insert(ctx, 1))
+			base := n.status().Executed
+			n.must(n.insert(ctx, 1))
+			if stopped {
+				n.must(n.service.Stop(ctx))
+			} else {
+				n.must(n.service.Kill(ctx))
+			}
+			if tail := n.tail(base); tail.Empty() || tail.Stopped != stopped || (tail.Rewindable() != nil) != stopped {
+				t.Errorf("stopped in good order %t: %+v, %v", stopped, tail, tail.Rewindable())
+			}
+		}
+	})
+}
+
 func TestTailKinds(t *testing.T) { eachServer(t, testTailKinds) }
 
 func testTailKinds(t *testing.T, k *kind) {

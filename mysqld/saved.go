@@ -35,7 +35,7 @@ func saveWhole(path string, write func(io.Writer) error) error {
 		return err
 	}
 	if err := errors.Join(write(out), out.Sync(), out.Close()); err != nil {
-		return err
+		return errors.Join(err, os.Remove(part)) // on a full disk it would hold what is wanted for the next try
 	}
 	if err := os.Rename(part, path); err != nil {
 		return err

@@ -81,9 +81,9 @@ func (c *child) Start(ctx context.Context, opts StartOptions) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p, running := c.find(); running {
-		w := openProcess(p)
-		defer w.close()
-		return waitServing(ctx, w, c.cfg.Socket)
+		if err := adopt(ctx, p, c.cfg.Socket); !errors.Is(err, ErrExited) {
+			return err
+		}
 	}
 	if err := waitUnlocked(ctx, c.cfg.DataDir); err != nil {
 		return fmt.Errorf("starting the server: %w: the data directory %s stays locked: %w", ErrForeign, c.cfg.DataDir, err)

@@ -141,6 +141,14 @@ func answers(ctx context.Context, socket string) bool {
 	return err == nil && n > 0
 }
 
+// adopt waits for a server that somebody else started. ErrExited if it ends instead:
+// it may have been on its way out, and the start that was asked for is still to come.
+func adopt(ctx context.Context, p process, socket string) error {
+	w := openProcess(p)
+	defer w.close()
+	return waitServing(ctx, w, socket)
+}
+
 // waitServing waits until the server p answers on the socket, or has ended.
 func waitServing(ctx context.Context, p watchedProcess, socket string) error {
 	err := poll(ctx, func() (bool, error) {

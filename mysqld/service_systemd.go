@@ -137,7 +137,9 @@ func (s *systemd) Start(ctx context.Context, opts StartOptions) error {
 	if _, running, err := s.find(ctx); err != nil {
 		return err
 	} else if running {
-		return s.waitServing(ctx)
+		if err := s.waitServing(ctx); !errors.Is(err, ErrExited) { // as in adopt
+			return err
+		}
 	}
 	if err := waitUnlocked(ctx, s.cfg.DataDir); err != nil {
 		return fmt.Errorf("starting %s: %w: the data directory %s stays locked: %w", s.cfg.Unit, ErrForeign, s.cfg.DataDir, err)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -90,6 +91,22 @@ func testChildThatGivesUp(t *testing.T, k *kind) {
 	if err := n.service.Start(testContext(t), StartOptions{}); !errors.Is(err, ErrExited) {
 		t.Fatalf("starting: %v", err)
 	}
+}
+
+// TestStartOfAServerOnItsWayOut: it was running, and is not what was asked for.
+func TestStartOfAServerOnItsWayOut(t *testing.T) {
+	eachServer(t, func(t *testing.T, k *kind) {
+		n := newNode(t, k, 1)
+		ctx := testContext(t)
+		n.must(n.service.Start(ctx, StartOptions{}))
+		before, _, _ := n.service.Running(ctx)
+		n.signal(syscall.SIGTERM)
+		n.eventually("taking no connections", func() bool { return n.boss.PingContext(ctx) != nil })
+		n.must(n.service.Start(ctx, StartOptions{}))
+		if after, running, _ := n.service.Running(ctx); !running || after == before {
+			t.Errorf("process %d runs: %t, it was %d", after, running, before)
+		}
+	})
 }
 
 // TestKillOvertakesAStart: whatever the order, nothing runs after a fence.

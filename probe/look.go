@@ -71,7 +71,10 @@ func (p *Prober) read() reading {
 	r.status, r.err = p.cfg.Database.Status(ctx)
 	if answer := reply(r.err); answer == replyShutdown || r.err != nil && mysqld.Classify(r.err) == mysqld.FaultDown && answer == replyNone {
 		// The connection ended under the question, as after a KILL, of which MySQL may say the same as of its own end. Another one tells.
-		r.status, r.err = p.cfg.Database.Status(ctx)
+		again, err := p.cfg.Database.Status(ctx)
+		if answer == replyNone || reply(err) != replyNone { // no answer does not take one back
+			r.status, r.err = again, err
+		}
 	}
 	p.mu.Lock()
 	run, epochAt := p.view.status.Started, p.view.epochAt
@@ -165,7 +168,7 @@ func (p *Prober) settle(r reading, now time.Time) {
 	state, fault := judge(v.status.State, p.evidence(r, now), p.cfg.HungAfter)
 	switch {
 	case state == fsm.ServerDown:
-		p.lost(fault)
+		p.lost(fault, r.process)
 	case r.err == nil:
 		p.publish(func(v *view) { v.fill(r) }, fault)
 	default:

@@ -94,6 +94,7 @@ type view struct {
 	connecting time.Time // since when the receiver tries to connect
 	receiver   uint64    // the number of the receiver that connecting is about
 	waiting    time.Time // beginning of a wait of commits without progress
+	ending     string    // the run that was up, while it is down and its process is still there
 	dirs       []string  // where the server writes
 	epochAt    string    // run and position at which the newest epoch row was read
 }
@@ -208,7 +209,7 @@ func (p *Prober) died() {
 	p.mu.Lock()
 	if viewRun(p.view.status.Started).gone {
 		p.view.died = time.Now()
-		p.lost(FaultNoProcess)
+		p.lost(FaultNoProcess, processView{gone: true})
 	}
 	p.mu.Unlock()
 	signal(p.kicked)

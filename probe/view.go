@@ -22,19 +22,28 @@ func (v *view) down() {
 	v.silent, v.waiting = time.Time{}, time.Time{}
 }
 
-// lost says that the server is down. That it stopped in good order is judged once, of the run that was up: a failed start leaves the same behind. The caller
-// holds mu.
-func (p *Prober) lost(fault string) {
-	stopped := p.view.status.Stopped
-	if before := p.view.status.State; before == fsm.ServerUp || before == fsm.ServerHung {
-		stopped = fault == FaultShuttingDown || p.cfg.Socket != "" && isAbsent(p.cfg.Socket)
+// lost says that the server is down. Whether it stopped in good order is judged of the run that was up, until that is gone: a failed start leaves the same
+// behind. A hbd that has just started does not know and counts an absent socket: that costs one start in place. The caller holds mu.
+func (p *Prober) lost(fault string, process processView) {
+	v := &p.view
+	stopped, ending := v.status.Stopped, v.ending
+	switch v.status.State {
+	case fsm.ServerUp, fsm.ServerHung, fsm.ServerUnknown:
+		stopped, ending = false, v.status.Started
+	default:
 	}
-	p.publish(func(v *view) { v.down(); v.status.Stopped = stopped }, fault)
+	if ending != "" || v.status.State == fsm.ServerUnknown {
+		stopped = stopped || fault == FaultShuttingDown || p.cfg.Socket != "" && isAbsent(p.cfg.Socket)
+	}
+	if !process.running || process.run != ending {
+		ending = ""
+	}
+	p.publish(func(v *view) { v.down(); v.status.Stopped, v.ending = stopped, ending }, fault)
 }
 
-// isAbsent: a server takes its socket away when it is stopped, and leaves it when it is killed or crashes.
+// isAbsent: a server takes its socket away when it is stopped, and leaves it when it is killed or crashes. Of a link its target counts.
 func isAbsent(path string) bool {
-	_, err := os.Lstat(path)
+	_, err := os.Stat(path)
 	return errors.Is(err, fs.ErrNotExist)
 }
 
