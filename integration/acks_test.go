@@ -52,9 +52,9 @@ func TestAcks(t *testing.T) {
 	})
 }
 
-// TestAcksFailover is the same where a server that is down is failed over.
+// TestAcksFailover is the same where a server that is down is failed over, and nothing is left for a start that fails because the server still ends.
 func TestAcksFailover(t *testing.T) {
-	g := newGroup(t, sandbox.Options{OnServiceDown: "failover"})
+	g := newGroup(t, sandbox.Options{OnServiceDown: "failover", Settings: map[string]string{"restart_attempts": "1"}})
 	g.run(t, "mysqld stopped politely behind hbd's back over waiting commits", (*scenario).stopMysqldOverWaiters)
 }
 
