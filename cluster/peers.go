@@ -262,7 +262,7 @@ func (p *peers) mayNotReach() bool { return p.n.self.Role == fsm.RoleWitness }
 
 const (
 	// learnWay and keepWay are how often such a host tries a server whose hbd answers, before it has reached it and after.
-	learnWay = 5 * time.Second
+	learnWay = time.Second
 	keepWay  = time.Minute
 )
 

@@ -3,6 +3,7 @@ package probe
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -269,6 +270,9 @@ func testReach(t *testing.T, dialect string) {
 	}
 	if err := stranger.Reach(ctx, "127.0.0.1", h.port); err != nil {
 		t.Errorf("a refused password is an answer: %v", err)
+	}
+	if err := (Reacher{Log: slog.New(slog.DiscardHandler)}).Reach(ctx, "127.0.0.1", h.port); err != nil {
+		t.Errorf("without an account, a refusal is an answer: %v", err)
 	}
 	if err := h.prober.Reach(ctx, "127.0.0.1", porttest.Free(t)); err == nil {
 		t.Error("reached where nobody listens")
