@@ -116,9 +116,7 @@ func TestLookTellsALoss(t *testing.T) {
 	u.steady("db1")
 	u.silence("db2")
 	pe := u.peers.known["db2"]
-	for range enoughTries {
-		u.peers.look(u.short(), pe, u.settings())
-	}
+	u.lookUntilLost(pe)
 	if !pe.told {
 		t.Error("not told")
 	}
