@@ -109,8 +109,14 @@ func TestEndProposedDuringTheRoundIsSeen(t *testing.T) {
 		replies <- u.grantor.grant(u.short(), db1Lease)
 	}()
 	<-ended
-	u.grantor.end(1)
+	proposed := make(chan struct{})
+	go func() { u.grantor.end(1); close(proposed) }()
+	select {
+	case <-proposed:
+	case <-time.After(time.Second): // the first look waits behind the entry, with the grantor in its hand: then the end comes right after it
+	}
 	u.store.mu.RUnlock()
+	<-proposed
 	if err := <-blocked; err != nil {
 		t.Fatal(err)
 	}
