@@ -8,11 +8,9 @@ import (
 	"github.com/highbase/highbase/fsm"
 )
 
-// extraAt makes db2 the candidate of a takeover from db1 that may take over one transaction more from db3, outside the sync set and frozen like it.
-func extraAt(t *testing.T) *unit {
-	u := newUnitAs(t, "db2")
-	u.steady("db1")
-	u.leaves("db3")
+// frozenBehindDB3 freezes this node, a replica of db1, in a takeover from db1, which is fenced: db3 alone has received the newest transaction.
+func (u *unit) frozenBehindDB3() *fsm.Answer {
+	u.t.Helper()
 	u.follower("db1")
 	u.host.change(func() {
 		db1, db3 := u.w.hosts["db1"], u.w.hosts["db3"]
@@ -22,13 +20,23 @@ func extraAt(t *testing.T) *unit {
 	u.begin()
 	r, err := u.obey(u.short(), u.order(fsm.OrderFreeze))
 	if err != nil {
-		t.Fatal(err)
-	}
-	if r.Answer.Source != "1" {
-		t.Errorf("db2 received from db1, whose server_id is 1, and says %q", r.Answer.Source)
+		u.t.Fatal(err)
 	}
 	st := u.store.State()
 	u.apply(fsm.Command{Fence: &fsm.Fence{OpID: st.Op.ID, Epoch: st.Epoch, Evidence: fsm.Evidence{Kind: fsm.EvidenceLease, Node: "db1"}}})
+	return r.Answer
+}
+
+// extraAt makes db2 the candidate of a takeover from db1 that may take over one transaction more from db3, outside the sync set and frozen like it.
+func extraAt(t *testing.T) *unit {
+	u := newUnitAs(t, "db2")
+	u.steady("db1")
+	u.leaves("db3")
+	r := u.frozenBehindDB3()
+	if r.Source != "1" {
+		t.Errorf("db2 received from db1, whose server_id is 1, and says %q", r.Source)
+	}
+	st := u.store.State()
 	answers := []fsm.Answer{{Node: "db2", Epoch: st.Epoch, Incarnation: "inc-db2", Received: "0-1-2"}, {Node: "db3", Epoch: st.Epoch, Incarnation: "inc-db3", Received: "0-1-3", Source: "1"}}
 	u.apply(fsm.Command{Promote: &fsm.Promote{OpID: st.Op.ID, Epoch: st.Epoch, To: "db2", Won: fsm.WonCount, Answers: answers, Position: "0-1-2", Fetch: "db3", Extra: "0-1-3",
 		Members: []fsm.SyncMember{{Node: "db3", Incarnation: "inc-db3"}}, Acks: 1}})

@@ -15,20 +15,9 @@ import (
 func fetchAt(t *testing.T) *unit {
 	u := newUnitAs(t, "db2")
 	u.steady("db1")
-	u.follower("db1")
-	u.host.change(func() {
-		db1, db3 := u.w.hosts["db1"], u.w.hosts["db3"]
-		u.host.log = slices.Clone(db1.log)
-		db3.log = append(slices.Clone(db1.log), txn{server: db1.server, seq: 3, serial: nextSerial()})
-	})
-	u.begin()
-	r, err := u.obey(u.short(), u.order(fsm.OrderFreeze))
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := u.frozenBehindDB3()
 	st := u.store.State()
-	u.apply(fsm.Command{Fence: &fsm.Fence{OpID: st.Op.ID, Epoch: st.Epoch, Evidence: fsm.Evidence{Kind: fsm.EvidenceLease, Node: "db1"}}})
-	answers := []fsm.Answer{{Node: "db2", Epoch: st.Epoch, Incarnation: "inc-db2", Received: r.Answer.Received}, {Node: "db3", Epoch: st.Epoch, Incarnation: "inc-db3", Received: "0-1-3"}}
+	answers := []fsm.Answer{{Node: "db2", Epoch: st.Epoch, Incarnation: "inc-db2", Received: r.Received}, {Node: "db3", Epoch: st.Epoch, Incarnation: "inc-db3", Received: "0-1-3"}}
 	u.apply(fsm.Command{Promote: &fsm.Promote{OpID: st.Op.ID, Epoch: st.Epoch, To: "db2", Won: fsm.WonCount, Answers: answers, Position: "0-1-3", Fetch: "db3",
 		Members: []fsm.SyncMember{{Node: "db3", Incarnation: "inc-db3"}}, Acks: 1}})
 	return u

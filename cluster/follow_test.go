@@ -45,6 +45,15 @@ func TestListIsNotStartedTwice(t *testing.T) {
 	}
 }
 
+// cutOff waits for the end of an action in hand, which must not be that of its own time limit.
+func cutOff(t *testing.T, inHand context.Context) {
+	t.Helper()
+	<-inHand.Done()
+	if !errors.Is(inHand.Err(), context.Canceled) {
+		t.Errorf("not cut off, it went on until %v", inHand.Err())
+	}
+}
+
 func TestUnwantedListIsCancelled(t *testing.T) {
 	u := newUnitAs(t, "db2")
 	u.steady("db1")
@@ -59,7 +68,7 @@ func TestUnwantedListIsCancelled(t *testing.T) {
 		t.Error("cancelled by an empty list")
 	}
 	w.give(u.short(), []fsm.Action{u.action(fsm.ActForget)})
-	<-inHand.Done()
+	cutOff(t, inHand)
 	quiet(t, w)
 	if n := u.host.count("ForgetSource"); n != 0 {
 		t.Error("the new list was started beside the old one")
@@ -86,7 +95,7 @@ func TestStartIsNotCutOff(t *testing.T) {
 			}
 			u.begin()
 			w.give(u.short(), []fsm.Action{u.action(fsm.ActFollow)})
-			<-inHand.Done()
+			cutOff(t, inHand)
 			quiet(t, w)
 		})
 	}
@@ -102,7 +111,7 @@ func TestFenceCutsAReconnectOff(t *testing.T) {
 	w.give(u.short(), []fsm.Action{u.action(fsm.ActReconnect)})
 	inHand := <-k.entered
 	w.give(u.short(), []fsm.Action{u.action(fsm.ActSelfFence), u.action(fsm.ActReconnect)})
-	<-inHand.Done()
+	cutOff(t, inHand)
 	quiet(t, w)
 }
 
