@@ -148,12 +148,10 @@ func (w *worker) busy() bool {
 // its end wakes, starts the new one.
 func (w *worker) give(ctx context.Context, actions []fsm.Action) {
 	if w.busy() {
-		wanted := false
-		// A start, a kill, a return or a reconnect is not cut off half-way because the server's state moved on under it: it moves it.
-		moves := []fsm.ActionKind{fsm.ActStart, fsm.ActKill, fsm.ActReturn, fsm.ActReconnect}
-		if fences(actions) && !fences(w.current) {
-			moves = moves[:3] // and nothing else is worth the wait of a server that may be written to
-		} else {
+		// A start, a kill or a return is not cut off half-way because the server's state moved on under it: it moves it. So does a reconnect.
+		wanted, moves := false, []fsm.ActionKind{fsm.ActStart, fsm.ActKill, fsm.ActReturn}
+		if !fences(actions) || fences(w.current) { // else nothing else is worth the wait of a server that may be written to
+			moves = append(moves, fsm.ActReconnect)
 			for _, a := range actions {
 				wanted = wanted || slices.ContainsFunc(w.current, func(c fsm.Action) bool { return c.Kind == a.Kind && c.Epoch == a.Epoch })
 			}
@@ -189,6 +187,7 @@ func (w *worker) give(ctx context.Context, actions []fsm.Action) {
 	}()
 }
 
+// fences: the list has in it to make mysqld take no writes.
 func fences(actions []fsm.Action) bool {
 	return slices.ContainsFunc(actions, func(a fsm.Action) bool { return a.Kind == fsm.ActSelfFence })
 }

@@ -126,8 +126,6 @@ func (p *peers) look(ctx context.Context, pe *peer, set fsm.Settings) {
 	direct.Go(func() {
 		if agent, _ := p.reachable(pe.member.ID); agent { // so far: it is given some time to answer
 			wait(waiting, lateAnswer(set))
-		} else if ctx.Err() != nil {
-			return
 		}
 		p.tryServer(ctx, pe, set, begin)
 	})
@@ -230,10 +228,10 @@ func (p *peers) tryServer(ctx context.Context, pe *peer, set fsm.Settings, look 
 	since, begin := now()-pe.lastAgent, now()
 	silent := pe.lastAgent < look || !pe.agentOK
 	// After a while once a second is enough: the verdict is known, only its end is waited for. So it is for one that is only late again and again.
-	due := silent && (!pe.agentOK && since < 5*time.Second || begin-pe.tried > time.Second) || p.mustLearn(pe, begin)
+	due := ctx.Err() == nil && (silent && (!pe.agentOK && since < 5*time.Second || begin-pe.tried > time.Second) || p.mustLearn(pe, begin))
 	if due {
 		pe.tried = begin
-	} else if !pe.agentOK && pe.reached {
+	} else if !pe.agentOK && pe.reached { // as the last try said
 		pe.lastServer, pe.lastReach, pe.noServer = begin, begin, 0
 	}
 	p.mu.Unlock()
